@@ -1,0 +1,167 @@
+"""What a stage is fed: photos, or features computed once where the backbone stands still."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fieldmark import machine
+from fieldmark.build import SplitName, Task, content_ids, features_key
+from fieldmark.data.dataset import Photo
+from fieldmark.data.loader import batches, epoch_order, load_batches
+from fieldmark.layers.backbone import frozen_copy
+from fieldmark.layers.model import split_frozen
+from fieldmark.predict import EVAL_BATCH, frozen_maps, photo_logits
+from fieldmark.training.features import FeatureStore
+from fieldmark.training.stage import Batch
+
+Progress = Callable[[int, int], None]
+
+
+class StageInputs(Protocol):
+    """The training samples of a stage, and the logits it is judged by."""
+
+    @property
+    def network(self) -> Callable[[Tensor], Tensor]:
+        """From the inputs of a batch to logits (B, K)."""
+
+    def epoch(self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int) -> Iterator[Batch]:
+        """One batch for each group of positions in `train`."""
+
+    def logits(self, split: SplitName) -> NDArray[np.float32]:
+        """Logits (N, K) of a split through the eval view."""
+
+
+def make_inputs(task: Task, store: FeatureStore, progress: Progress) -> StageInputs:
+    """Features where the whole backbone is frozen, photos where any of it trains."""
+    prefix, suffix = split_frozen(task.model)
+    if len(prefix) == 0:
+        return PhotoInputs(task)
+    return FrozenInputs(task, store, prefix[1:], suffix, progress)
+
+
+def training_steps(
+    inputs: StageInputs, count: int, *, batch_size: int, accumulate: int, seed: int
+) -> Iterator[list[Batch]]:
+    """The batches of each optimiser step, epoch after epoch, without end.
+
+    Each epoch is a fresh order of all `count` samples, decided by (seed, epoch) alone; its last
+    step may be smaller than the others.
+    """
+    epoch = 0
+    while True:
+        order = epoch_order(count, seed=seed, epoch=epoch)
+        steps = [
+            list(batches(step, batch_size)) for step in batches(order, batch_size * accumulate)
+        ]
+        loaded = inputs.epoch([part for step in steps for part in step], seed=seed, epoch=epoch)
+        for step in steps:
+            yield list(islice(loaded, len(step)))
+        epoch += 1
+
+
+class PhotoInputs:
+    """Photos, read and cropped anew in each epoch; for stages that train the backbone."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._photos = task.part("train")
+        task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def network(self, images: Tensor) -> Tensor:
+        """Logits (B, K), the backbone in the task's number type over float32 weights."""
+        lower = self._task.dtype != torch.float32
+        with torch.autocast("cpu", dtype=self._task.dtype, enabled=lower):
+            return cast("Tensor", self._task.model(images))
+
+    def epoch(self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int) -> Iterator[Batch]:
+        """Batches through the train view; each photo's crop depends on (seed, epoch, photo)."""
+        view = self._task.train_view
+        workers = machine.cores()
+        for batch in load_batches(
+            self._photos, view, groups, seed=seed, epoch=epoch, workers=workers
+        ):
+            yield Batch(batch.indices, view.normalize(batch.images, torch.float32), batch.labels)
+
+    def logits(self, split: SplitName) -> NDArray[np.float32]:
+        """Logits through the eval view and a frozen copy of the backbone as it is now."""
+        task = self._task
+        return photo_logits(task.model, task.eval_view, task.part(split), task.dtype)
+
+
+class FrozenInputs:
+    """What the frozen first part of the model gives for each photo, computed once."""
+
+    def __init__(
+        self,
+        task: Task,
+        store: FeatureStore,
+        prefix: nn.Sequential,
+        suffix: nn.Sequential,
+        progress: Progress,
+    ) -> None:
+        self._task = task
+        self._store = store
+        self._prefix = prefix  # from the feature map on
+        self._suffix = suffix
+        self._key = features_key(task)
+        self._progress = progress
+        self._train = self._features(task.part("train"))  # (N, ...)
+        self._labels = torch.tensor([photo.label for photo in task.part("train")])
+        self._val = self._features(task.part("val"))
+        rows = {position: row for row, position in enumerate(task.split.train)}
+        self._minitrain = [rows[position] for position in task.split.minitrain]
+
+    @property
+    def network(self) -> nn.Sequential:
+        """What is left to compute: from features to logits."""
+        return self._suffix
+
+    def epoch(self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int) -> Iterator[Batch]:
+        """Batches of features; they are of the eval view, so seed and epoch change nothing."""
+        del seed, epoch
+        for group in groups:
+            indices = torch.as_tensor(group)
+            yield Batch(indices, self._train[indices], self._labels[indices])
+
+    def logits(self, split: SplitName) -> NDArray[np.float32]:
+        """Logits of a split; features of `test` are computed when they are asked for."""
+        features = {
+            "train": lambda: self._train,
+            "minitrain": lambda: self._train[self._minitrain],
+            "val": lambda: self._val,
+            "test": lambda: self._features(self._task.part("test")),
+        }[split]()
+        modes = {module: module.training for module in self._suffix.modules()}
+        self._suffix.eval()
+        with torch.inference_mode():
+            logits = torch.cat([self._suffix(part) for part in features.split(1024)])
+        for module, mode in modes.items():
+            module.training = mode
+        return cast("NDArray[np.float32]", logits.numpy())
+
+    @torch.no_grad()
+    def _features(self, photos: Sequence[Photo]) -> Tensor:
+        """(N, ...) in the photos' order; rows come in whatever order the store has them."""
+        task = self._task
+        eyes = frozen_copy(task.model.backbone, task.dtype)
+
+        def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
+            return frozen_maps(eyes, task.eval_view, photos, positions, task.dtype)
+
+        rows: Tensor | None = None
+        done = 0
+        for positions, maps in self._store.features(self._key, content_ids(photos), compute):
+            for start in range(0, len(positions), EVAL_BATCH):
+                part = slice(start, start + EVAL_BATCH)
+                pooled = self._prefix(maps[part].float())
+                if rows is None:
+                    rows = pooled.new_empty((len(photos), *pooled.shape[1:]))
+                rows[positions[part]] = pooled
+            done += len(positions)
+            self._progress(done, len(photos))
+        return torch.empty(0) if rows is None else rows

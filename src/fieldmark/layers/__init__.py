@@ -1,0 +1,1 @@
+"""The network: sketches, poolings, backbones and the model they make."""

@@ -1,0 +1,105 @@
+"""What computer this is, and how to get the most out of it: allocator, precision, threads."""
+
+import ctypes
+import os
+import platform
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fieldmark.errors import SettingError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+# <malloc.h> of glibc.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_MIB = 1 << 20
+
+
+@cache
+def tune_allocator() -> bool:
+    """Keep freed feature maps inside the process instead of handing them back to the kernel.
+
+    A convolution's output is tens of megabytes. By default glibc maps such a block afresh and
+    unmaps it when it is freed, so each forward pass pays a page fault for every 4 KiB. Returns
+    whether the settings took; False where the C library is not glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = {
+        _M_MMAP_THRESHOLD: 1024 * _MIB,
+        _M_TRIM_THRESHOLD: 2048 * _MIB - 1,
+        _M_TOP_PAD: 256 * _MIB,
+    }
+    taken = [mallopt(option, value) == 1 for option, value in settings.items()]
+    return all(taken)
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(flags, "").partition(":")[2].split())
+
+
+def has_native_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; without, it is slower than float32."""
+    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def fast_dtype(precision: Precision = "auto") -> "torch.dtype":
+    """The floating-point type feature maps are computed in.
+
+    Args:
+        precision: `auto` is bfloat16 where the hardware has it, float32 elsewhere.
+
+    Raises:
+        SettingError: `precision` is none of the three.
+    """
+    import torch  # noqa: PLC0415 - reading results must not load torch
+
+    if precision == "auto":
+        return torch.bfloat16 if has_native_bfloat16() else torch.float32
+    if precision not in {"float32", "bfloat16"}:
+        raise SettingError(f"`precision` must be auto, float32 or bfloat16, got {precision!r}.")
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else platform.machine()
+
+
+def describe() -> dict[str, str | int | bool]:
+    """The hardware and the versions a run's numbers depend on, for its manifest."""
+    packages = ("fieldmark", "torch", "torchvision", "timm")
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores(),
+        "bfloat16": has_native_bfloat16(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }

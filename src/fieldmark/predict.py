@@ -1,0 +1,158 @@
+"""What a model says of photos: one path for evaluation in training and for strangers' photos."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fieldmark import checked_yaml, machine
+from fieldmark.build import make_model
+from fieldmark.data.dataset import SUFFIXES, Photo
+from fieldmark.data.loader import batches, load_batches
+from fieldmark.data.transform import View
+from fieldmark.errors import DataError, WeightsError
+from fieldmark.layers.backbone import frozen_copy, make_backbone
+from fieldmark.layers.model import Model
+from fieldmark.recipe import Recipe
+from fieldmark.studies.run import Run
+
+EVAL_BATCH = 32  # photos; more does not make two cores faster and costs memory
+
+Look = Callable[[Sequence[Photo], list[int]], Iterator[tuple[list[int], Tensor]]]
+
+
+def frozen_maps(
+    eyes: nn.Module,
+    view: View,
+    photos: Sequence[Photo],
+    positions: Sequence[int],
+    dtype: torch.dtype,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield (positions in `photos`, feature maps (n, C, H, W)) through the eval view.
+
+    Args:
+        eyes: a `frozen_copy` of a backbone.
+        view: an eval view; what is random in it would not be seen again.
+        photos: read from disk as they are needed.
+        positions: which of them, in the order wanted.
+        dtype: what `eyes` computes in.
+    """
+    groups = batches(list(positions), EVAL_BATCH)
+    loaded = load_batches(photos, view, groups, seed=0, epoch=0, workers=machine.cores())
+    with torch.inference_mode():
+        for batch in loaded:
+            yield batch.indices.tolist(), eyes(view.normalize(batch.images, dtype))
+
+
+def head_logits(model: Model, maps: Tensor) -> Tensor:
+    """Logits (B, K) of feature maps (B, C, H, W), in eval mode."""
+    return cast("Tensor", model.head(model.pooling(maps.float())))
+
+
+def photo_logits(
+    model: Model, view: View, photos: Sequence[Photo], dtype: torch.dtype
+) -> NDArray[np.float32]:
+    """Logits (N, K) of photos, computed as frozen features are, in the photos' order."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    eyes = frozen_copy(model.backbone, dtype)
+    parts = [
+        head_logits(model, maps)
+        for _, maps in frozen_maps(eyes, view, photos, range(len(photos)), dtype)
+    ]
+    for module, mode in training.items():
+        module.training = mode
+    return cast("NDArray[np.float32]", torch.cat(parts).numpy())
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The classes a model holds most likely for one photo, best first."""
+
+    path: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+class Predictor:
+    """A finished run, ready to look at photos.
+
+    Raises:
+        RecordError: the folder is no run, or its weights are missing.
+        WeightsError: the weights do not fit the recipe.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        run = Run(folder)
+        self.recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
+        self.class_names: tuple[str, ...] = tuple(run.manifest["class_names"])
+        self.view = View.from_dict(run.manifest["view"])
+        self.dtype = machine.fast_dtype(self.recipe.precision)
+        self.model = self._load(run.weights_path)
+
+    def _load(self, path: Path) -> Model:
+        backbone = make_backbone(
+            self.recipe.backbone.name,
+            weights="none",
+            level=self.recipe.backbone.level,
+            image_size=self.recipe.data.image_size,
+            mean=self.view.mean,
+            std=self.view.std,
+            interpolation=self.view.interpolation,
+        )
+        model = make_model(self.recipe, backbone, classes=len(self.class_names))
+        state = load_file(path)
+        wanted = model.state_dict()
+        unfit = sorted(
+            key
+            for key in wanted.keys() | state.keys()
+            if key not in wanted or key not in state or wanted[key].shape != state[key].shape
+        )
+        if unfit:
+            raise WeightsError(
+                f"{path} does not fit the recipe beside it: {', '.join(unfit[:5])}"
+                f"{' …' if len(unfit) > 5 else ''}. Was one of the two changed by hand?"
+            )
+        model.load_state_dict(state)
+        return model.eval()
+
+    def predict(self, paths: Sequence[Path], top: int = 5) -> list[Prediction]:
+        """The `top` likeliest classes of each photo, in the order of `paths`.
+
+        Raises:
+            DataError: a photo can't be read; names it.
+        """
+        photos = [Photo(path=path, label=0, key=path.as_posix(), split=None) for path in paths]
+        logits = torch.from_numpy(photo_logits(self.model, self.view, photos, self.dtype))
+        best = logits.softmax(dim=1).topk(min(top, len(self.class_names)), dim=1)
+        return [
+            Prediction(path, tuple(self.class_names[i] for i in classes), tuple(probabilities))
+            for path, classes, probabilities in zip(
+                paths, best.indices.tolist(), best.values.tolist(), strict=True
+            )
+        ]
+
+
+def find_photos(paths: Sequence[Path]) -> list[Path]:
+    """Photos among `paths`, with those inside its folders, sorted within each.
+
+    Raises:
+        DataError: a path does not exist, or there is no photo at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"There is no file or folder {path}.")
+        inside = sorted(path.rglob("*")) if path.is_dir() else []
+        photos = [file for file in inside if file.suffix.lower() in SUFFIXES]
+        found += photos if path.is_dir() else [path]
+    if not found:
+        kinds = " ".join(sorted(SUFFIXES))
+        raise DataError(f"No photo in {', '.join(map(str, paths))}; these are read: {kinds}.")
+    return found

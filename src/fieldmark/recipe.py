@@ -1,0 +1,355 @@
+"""The full description of one training, checked before anything runs.
+
+A recipe is data + backbone + pooling + head + ordered stages + seed, written in YAML:
+
+    data: {folder: photos, image_size: 224}
+    stages:
+      - {name: head, train: head, lr: 1, length: 60 epochs}
+      - {name: all, train: {"backbone.*": 0.1, "*": 1}, lr: 0.02, length: 4 epochs}
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
+
+from fieldmark import checked_yaml
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|%)\s*")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training, said once as steps, epochs or per cent of its stage."""
+
+    amount: float
+    unit: Literal["steps", "epochs", "%"]
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Read `20000 steps`, `60 epochs` or `75 %`.
+
+        Raises:
+            ValueError: `text` is none of these, or not above zero.
+        """
+        if isinstance(text, cls):
+            return text
+        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+        if match is None or float(match[1]) == 0:
+            raise ValueError(f"write it as `500 steps`, `60 epochs` or `75 %`, got {text!r}.")
+        unit = match[2] if match[2] == "%" else match[2].rstrip("s") + "s"
+        return cls(float(match[1]), unit)  # type: ignore[arg-type]
+
+    def steps(self, *, steps_per_epoch: int, stage_steps: int | None = None) -> int:
+        """This duration in optimiser steps, at least one.
+
+        Args:
+            steps_per_epoch: optimiser steps in one pass over the training photos.
+            stage_steps: the stage's length in steps, which per cent is taken of.
+        """
+        if self.unit == "%":
+            if stage_steps is None:
+                raise ValueError("A stage's own length can't be given in per cent.")
+            return max(1, math.floor(self.amount / 100 * stage_steps + 0.5))
+        scale = steps_per_epoch if self.unit == "epochs" else 1
+        return max(1, math.floor(self.amount * scale + 0.5))
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit}"
+
+
+DurationField = Annotated[
+    Duration, PlainValidator(Duration.parse), PlainSerializer(str, return_type=str)
+]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _as_levels(value: object) -> object:
+    return (
+        {"head": {"backbone.*": 0, "*": 1}, "all": {"*": 1}}.get(value, value)
+        if isinstance(value, str)
+        else value
+    )
+
+
+Multipliers = Annotated[dict[str, NotNegative], BeforeValidator(_as_levels), Field(min_length=1)]
+
+
+def _fill_in(path: str, override: str) -> str:
+    """`path` with `~` and `$NAME` filled in."""
+    filled = os.path.expandvars(str(Path(path).expanduser()))
+    missing = re.search(r"\$\{?(\w+)", filled)
+    if missing:
+        raise ValueError(
+            f"the environment variable {missing[1]} is not set. "
+            f"Set it, or give {override} on the command line."
+        )
+    return filled
+
+
+def _plain_name(value: str) -> str:
+    if not re.fullmatch(r"[\w-]{1,60}", value):
+        raise ValueError(f"use 1 to 60 letters, digits, `-` and `_`, got {value!r}.")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Data(_Section):
+    """The photos, how they are split and how they become network input."""
+
+    folder: str
+    """The labelled photos; `~` and `$NAME` are filled in."""
+    layout: Literal["auto", "tree", "cub"] = "auto"
+    """A folder per class, or the official layout of Caltech-UCSD Birds."""
+    split: Literal["official", "fractions"] = "fractions"
+    """Take `test` from the source, or cut it here."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the training photos kept for choices; 0 trains on all of them."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of all photos kept shut, where `split` is `fractions`."""
+    split_seed: int = 0
+    """Seed of the cuts, apart from `seed` so that runs with other seeds see the same photos."""
+    image_size: Annotated[int, Field(ge=16, le=2048)] = 224
+    """Side in pixels of what the network sees."""
+    resize_size: Annotated[int, Field(ge=16, le=4096)] | None = None
+    """Side in pixels a photo is squashed to before the crop; `image_size` x 8/7 unless given."""
+    mirror: bool = False
+    """Whether training flips half of the photos left to right."""
+
+    @field_validator("folder")
+    @classmethod
+    def _folder_is_whole(cls, value: str) -> str:
+        return _fill_in(value, "data.folder=PATH")
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.resize_size is not None and self.resize_size < self.image_size:
+            raise ValueError(
+                f"`resize_size` {self.resize_size} is smaller than `image_size` "
+                f"{self.image_size}, so no crop fits. Raise it or leave it out."
+            )
+        return self
+
+
+class Backbone(_Section):
+    """The pretrained network that turns a photo into a feature map."""
+
+    name: str = "tf_efficientnet_lite0"
+    """Any timm model that gives feature maps."""
+    weights: str = "package"
+    """`package` (built in), `hub` (timm's), `file:PATH.safetensors` or `none` (from scratch)."""
+    level: int | str = -1
+    """Which feature map: a position among the model's levels, or a module's path."""
+    mean: tuple[float, float, float] | None = None
+    """Per-channel mean the weights expect, on 0 to 1; known for `package` and `hub`."""
+    std: tuple[Positive, Positive, Positive] | None = None
+    """Per-channel spread the weights expect, on 0 to 1."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """How the weights' own training resized photos."""
+
+    @field_validator("weights")
+    @classmethod
+    def _source_is_known(cls, value: str) -> str:
+        if value.startswith("file:") and len(value) > len("file:"):
+            return f"file:{_fill_in(value.removeprefix('file:'), 'backbone.weights=file:PATH')}"
+        if value in {"package", "hub", "none"}:
+            return value
+        raise ValueError(f"must be package, hub, none or file:PATH.safetensors, got {value!r}.")
+
+
+POOLING_OPTIONS: dict[str, dict[str, Any]] = {
+    "average": {},
+    "max": {},
+    "gem": {"p": 3.0},
+    "bilinear": {},
+    "compact_bilinear": {"sketch_dim": 8192, "method": "tensor_sketch"},
+    "covariance": {"iterations": 5},
+}
+
+
+class Pooling(_Section):
+    """How a feature map becomes one vector; each option belongs to one `name`."""
+
+    name: Literal["average", "max", "gem", "bilinear", "compact_bilinear", "covariance"] = (
+        "compact_bilinear"
+    )
+    sketch_dim: Count | None = None
+    """Length of the sketched vector, for `compact_bilinear`."""
+    method: Literal["tensor_sketch", "random_maclaurin"] | None = None
+    """Which sketch, for `compact_bilinear`."""
+    p: Positive | None = None
+    """The power at the start of training, for `gem`."""
+    iterations: Count | None = None
+    """Newton-Schulz steps, for `covariance`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        name = values.get("name", "compact_bilinear")
+        return {**POOLING_OPTIONS.get(name, {}), **values} if isinstance(name, str) else values
+
+    @model_validator(mode="after")
+    def _options_belong(self) -> Self:
+        allowed = POOLING_OPTIONS[self.name]
+        for key in ("sketch_dim", "method", "p", "iterations"):
+            if getattr(self, key) is not None and key not in allowed:
+                takes = ", ".join(allowed) or "no options"
+                raise ValueError(f"`{key}` is no option of {self.name}, which takes {takes}.")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """The arguments this pooling is built with."""
+        return {key: getattr(self, key) for key in POOLING_OPTIONS[self.name]}
+
+
+class Head(_Section):
+    """What stands between the pooled vector and the logits."""
+
+    signed_sqrt: bool = True
+    """Take sign(x) sqrt|x|, which tames bursts of one feature."""
+    l2_normalize: bool = True
+    """Scale each vector to length 1."""
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the vector's entries hidden from the classifier in training."""
+
+
+class Schedule(_Section):
+    """How the learning rate moves through a stage."""
+
+    name: Literal["constant", "multistep", "cosine"] = "constant"
+    milestones: tuple[DurationField, ...] = ()
+    """Where `multistep` multiplies the rate by `gamma`."""
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    warmup: DurationField | None = None
+    """Rise from near 0 to `lr` over this length first."""
+
+    @model_validator(mode="after")
+    def _milestones_belong(self) -> Self:
+        if (self.name == "multistep") != bool(self.milestones):
+            raise ValueError("`milestones` are given for `multistep`, and only for it.")
+        return self
+
+
+class Stage(_Section):
+    """One stretch of training: which parameters move, how fast and for how long."""
+
+    name: Name
+    train: Multipliers
+    """`head`, `all`, or name pattern -> multiplier of `lr` (0 = frozen); the first match wins."""
+    lr: Positive
+    length: DurationField
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 0.0
+    """L2 decay of weights; biases and normalisation layers are never decayed."""
+    batch_size: Count = 32
+    accumulate: Count = 1
+    """Batches summed into one optimiser step."""
+    schedule: Schedule = Schedule()
+    eval_every: DurationField = Duration(1, "epochs")
+    """How often `minitrain` and `val` are measured."""
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    """Whether the running statistics of trained BatchNorm layers move; frozen layers' never do."""
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _name_alone(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("length")
+    @classmethod
+    def _length_is_absolute(cls, value: Duration) -> Duration:
+        if value.unit == "%":
+            raise ValueError(f"a stage's length is given in steps or epochs, got `{value}`.")
+        return value
+
+
+class Expectation(_Section):
+    """What a shipped recipe should give, measured once and stated with its circumstances."""
+
+    command: str
+    metric: str
+    value: float
+    """Mean over `seeds` runs, as a fraction."""
+    spread: float
+    """How far one run may lie from `value` and still be the same result."""
+    seeds: Count
+    seconds: float
+    hardware: str
+
+
+class Recipe(_Section):
+    """One training, whole."""
+
+    name: Name = "recipe"
+    about: str = ""
+    """One sentence on what this recipe is for."""
+    expected: Expectation | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Decides initial weights, sketch hashes and the order and crops of photos."""
+    data: Data
+    backbone: Backbone = Backbone()
+    pooling: Pooling = Pooling()
+    head: Head = Head()
+    stages: tuple[Stage, ...]
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of feature maps; `auto` is bfloat16 where the hardware multiplies it."""
+    threads: Count | None = None
+    """Threads of tensor arithmetic; all cores unless given."""
+
+    @field_validator("stages")
+    @classmethod
+    def _names_differ(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        if not stages:
+            raise ValueError("give at least one stage.")
+        names = [stage.name for stage in stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"each stage needs a name of its own; given twice: {', '.join(twice)}."
+            )
+        return stages
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults included, as YAML that loads to an equal recipe."""
+        return checked_yaml.dump(self)
+
+    def hash(self) -> str:
+        """Content hash, 64 hex digits: equal for recipes that ask for the same training."""
+        content = self.model_dump(mode="json", exclude={"name", "about", "expected"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe; `overrides` are `key=value`, as in `stages.1.lr=0.001`.
+
+    Raises:
+        RecipeError: lists every mistake with its line and what is allowed.
+    """
+    return checked_yaml.load_checked(path, Recipe, overrides)

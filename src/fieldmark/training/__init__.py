@@ -1,0 +1,1 @@
+"""How parameters move: plans, steps, frozen features. Knows neither photos nor studies."""

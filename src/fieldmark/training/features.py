@@ -1,0 +1,120 @@
+"""Feature maps computed once per photo and kept on disk, shared by every run that needs them."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fieldmark import durable
+
+_SHARD_BYTES = 64 << 20  # little enough to lose to a power cut, enough to write at full speed
+
+Positions = list[int]
+Compute = Callable[[Positions], Iterator[tuple[Positions, Tensor]]]
+
+
+class FeatureStore:
+    """A folder of feature maps, each known by what it was computed from.
+
+    It is handed keys, ids and a way to compute, and knows neither photos nor networks. A key names
+    all that decides how a map comes about (weights, preprocessing, size, type); an id names the
+    content of a photo. New photos therefore cost only themselves, and a pass that was cut off
+    goes on where its last shard ended.
+
+    Args:
+        folder: where shards are kept, as `<key>/<hash of ids>.safetensors`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def features(
+        self, key: str, ids: Sequence[str], compute: Compute
+    ) -> Iterator[tuple[Positions, Tensor]]:
+        """Yield (positions in `ids`, their maps (n, C, H, W)) until each position came once.
+
+        Args:
+            key: of the way of computing.
+            ids: content hash of each photo; two equal photos are computed once.
+            compute: positions to batches of (positions, maps), in any order.
+        """
+        wanted: dict[str, Positions] = {}
+        for position, name in enumerate(ids):
+            wanted.setdefault(name, []).append(position)
+        for path in self._shards(key):
+            yield from _read(path, wanted)
+        missing = [positions[0] for positions in wanted.values()]
+        if missing:
+            yield from self._fill(key, ids, wanted, compute(missing))
+
+    def missing(self, key: str, ids: Sequence[str]) -> int:
+        """How many different photos of `ids` have no map under `key` yet."""
+        known = {name for path in self._shards(key) for name in _ids(path)}
+        return len(set(ids) - known)
+
+    def _shards(self, key: str) -> list[Path]:
+        return sorted((self.folder / key).glob("*.safetensors"))
+
+    def _fill(
+        self,
+        key: str,
+        ids: Sequence[str],
+        wanted: dict[str, Positions],
+        computed: Iterator[tuple[Positions, Tensor]],
+    ) -> Iterator[tuple[Positions, Tensor]]:
+        names: list[str] = []
+        maps: list[Tensor] = []
+        for positions, batch in computed:
+            names += [ids[position] for position in positions]
+            maps.append(batch)
+            yield _spread(names[-len(positions) :], batch, wanted)
+            if sum(part.nbytes for part in maps) >= _SHARD_BYTES:
+                self._write(key, names, torch.cat(maps))
+                names, maps = [], []
+        if maps:
+            self._write(key, names, torch.cat(maps))
+
+    def _write(self, key: str, names: list[str], maps: Tensor) -> None:
+        content = sha256("\n".join(names).encode()).hexdigest()[:32]
+        folder = self.folder / key
+        durable.make_folder(folder)
+        with durable.replacing(folder / f"{content}.safetensors") as temporary:
+            save_file({"maps": maps.contiguous()}, temporary, metadata={"ids": json.dumps(names)})
+
+
+def _ids(path: Path) -> list[str]:
+    """The ids a shard holds; none where it can't be read, so that it is computed again."""
+    try:
+        with safe_open(path, framework="pt") as shard:
+            names: list[str] = json.loads(shard.metadata()["ids"])
+            return names
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _read(path: Path, wanted: dict[str, Positions]) -> Iterator[tuple[Positions, Tensor]]:
+    """Yield what a shard has of `wanted`, and strike it off."""
+    names = _ids(path)
+    rows = [row for row, name in enumerate(names) if name in wanted]
+    if rows:
+        with safe_open(path, framework="pt") as shard:
+            maps = shard.get_tensor("maps")
+        found = [names[row] for row in rows]
+        yield _spread(found, maps if len(rows) == len(names) else maps[rows], wanted)
+        for name in found:
+            wanted.pop(name, None)
+
+
+def _spread(
+    names: Sequence[str], maps: Tensor, wanted: dict[str, Positions]
+) -> tuple[Positions, Tensor]:
+    """Give each position its map; a photo that stands twice in the data has two."""
+    places = [(position, row) for row, name in enumerate(names) for position in wanted[name]]
+    if len(places) == len(names):
+        return [position for position, _ in places], maps
+    return [position for position, _ in places], maps[[row for _, row in places]]
