@@ -140,8 +140,13 @@ def _view(data: Data, backbone: Backbone) -> View:
         image_size=data.image_size,
         resize_size=data.resize_size or default_resize_size(data.image_size),
         interpolation=belongs_to_weights.interpolation,
-        mean=belongs_to_weights.mean,
-        std=belongs_to_weights.std,
+        mean=_rgb(belongs_to_weights.mean),
+        std=_rgb(belongs_to_weights.std),
         crop="random",
         mirror=data.mirror,
     )
+
+
+def _rgb(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue

@@ -70,7 +70,7 @@ class PhotoInputs:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._photos = task.part("train")
-        task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        task.model.to(memory_format=torch.channels_last)
 
     def network(self, images: Tensor) -> Tensor:
         """Logits (B, K), the backbone in the task's number type over float32 weights."""
@@ -139,7 +139,7 @@ class FrozenInputs:
         modes = {module: module.training for module in self._suffix.modules()}
         self._suffix.eval()
         with torch.inference_mode():
-            logits = torch.cat([self._suffix(part) for part in features.split(1024)])
+            logits = torch.cat([self._suffix(part) for part in torch.split(features, 1024)])
         for module, mode in modes.items():
             module.training = mode
         return cast("NDArray[np.float32]", logits.numpy())

@@ -91,7 +91,7 @@ class Predictor:
     def __init__(self, folder: Path) -> None:
         run = Run(folder)
         self.recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
-        self.class_names: tuple[str, ...] = tuple(run.manifest["class_names"])
+        self.class_names: tuple[str, ...] = tuple(run.class_names)
         self.view = View.from_dict(run.manifest["view"])
         self.dtype = machine.fast_dtype(self.recipe.precision)
         self.model = self._load(run.weights_path)

@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from fieldmark import checked_yaml
+from fieldmark.errors import RecipeError
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|%)\s*")
 
@@ -339,6 +340,17 @@ class Recipe(_Section):
     def to_yaml(self) -> str:
         """The whole recipe, defaults included, as YAML that loads to an equal recipe."""
         return checked_yaml.dump(self)
+
+    def until(self, name: str) -> Self:
+        """This recipe without the stages after `name`.
+
+        Raises:
+            RecipeError: it has no such stage.
+        """
+        names = [stage.name for stage in self.stages]
+        if name not in names:
+            raise RecipeError(f"There is no stage {name!r} here; stages: {', '.join(names)}.")
+        return self.model_copy(update={"stages": self.stages[: names.index(name) + 1]})
 
     def hash(self) -> str:
         """Content hash, 64 hex digits: equal for recipes that ask for the same training."""

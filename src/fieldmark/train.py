@@ -1,5 +1,6 @@
 """Training, from a recipe to a finished run folder. Reads from top to bottom."""
 
+import json
 import time
 from collections.abc import Mapping
 from itertools import islice
@@ -16,11 +17,12 @@ from fieldmark.errors import TrainingError
 from fieldmark.inputs import StageInputs, make_inputs, training_steps
 from fieldmark.metrics import classification_metrics, log_softmax
 from fieldmark.recipe import Recipe, Stage
-from fieldmark.studies.run import Run, RunWriter
+from fieldmark.studies.run import WEIGHTS, Run, RunWriter
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import ParameterPlan, lr_factor, make_optimizer, parameter_plan
 from fieldmark.training.stage import frozen_hash, set_trainable, train_steps
 
+SPLIT = "split.json"
 RECORDS_A_STAGE = 200  # running loss: enough for a smooth curve, few enough to read at once
 HANDOVER_DROP = 0.02  # of top-1; the two ways to the same numbers differ by rounding alone
 
@@ -58,16 +60,16 @@ def train(
     machine.tune_allocator()
     torch.set_num_threads(recipe.threads or machine.cores())
     task = build(recipe)
+    plans = [parameter_plan(task.model, stage.train) for stage in recipe.stages]
     writer = RunWriter.create(folder, recipe.to_yaml(), _manifest(task))
+    split = json.dumps(task.split.to_json(task.photos), ensure_ascii=False, indent=1)
+    durable.replace(folder / SPLIT, split.encode())
     training = Training(task, writer, store, reporter)
-    try:
-        for index, stage in enumerate(recipe.stages):
-            training.run_stage(index, stage)
+    with writer:
+        for index, (stage, plan) in enumerate(zip(recipe.stages, plans, strict=True)):
+            training.run_stage(index, stage, plan)
         training.conclude(open_test=open_test)
-    except BaseException as error:
-        writer.fail(str(error) or type(error).__name__)
-        raise
-    writer.finish()
+        writer.finish()
     return Run(folder)
 
 
@@ -90,10 +92,9 @@ class Training:
 
     # -- a stage ------------------------------------------------------------------------------
 
-    def run_stage(self, index: int, stage: Stage) -> None:
+    def run_stage(self, index: int, stage: Stage, plan: ParameterPlan) -> None:
         """Freeze, train, measure, and check that what was frozen stayed so."""
         started = time.perf_counter()
-        plan = parameter_plan(self.model, stage.train)
         set_trainable(self.model, plan, train_batch_norm=stage.batch_norm == "train")
         self._say(f"stage {stage.name}: {stage.length} at batch {stage.batch_size}")
         for line in plan.describe(stage.lr, stage.weight_decay):
@@ -227,7 +228,7 @@ class Training:
         """Keep the weights and what the finished model says of every photo it may see."""
         assert self.inputs is not None
         weights = {key: tensor.contiguous() for key, tensor in self.model.state_dict().items()}
-        with durable.replacing(self.writer.weights_path) as temporary:
+        with durable.replacing(self.writer.folder / WEIGHTS) as temporary:
             save_file(weights, temporary)
         splits: list[SplitName] = ["minitrain", "val"]
         if open_test:
@@ -240,7 +241,7 @@ class Training:
         photos = self.task.part(split)
         if not photos:
             return
-        labels = np.array([photo.label for photo in photos])
+        labels = [photo.label for photo in photos]
         logits = inputs.logits(split)
         self.writer.predictions(
             split,
@@ -249,7 +250,7 @@ class Training:
             probabilities=np.exp(log_softmax(logits)),
         )
         if split == "test":
-            found = classification_metrics(logits, labels)
+            found = classification_metrics(logits, np.array(labels))
             last = self.task.recipe.stages[-1]
             self._record({f"test/{name}": value for name, value in found.items()}, last)
 
@@ -266,5 +267,4 @@ def _manifest(task: Task) -> dict[str, Any]:
         "precision": str(task.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "machine": machine.describe(),
-        "split": task.split.to_json(task.photos),
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,10 +67,10 @@ def frozen_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _feed(update: Callable[[bytes], None], name: str, tensor: Tensor) -> None:
+def _feed(update: Callable[[Any], None], name: str, tensor: Tensor) -> None:
     update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    update(memoryview(raw.numpy()))
+    update(raw.numpy())
 
 
 def train_steps(
@@ -105,7 +105,7 @@ def train_steps(
         size = sum(len(batch.labels) for batch in batches)
         total = 0.0
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1_000_003 + step)
+            torch.default_generator.manual_seed((seed + step) % 2**63)
             for batch in batches:
                 loss = F.cross_entropy(network(batch.inputs), batch.labels, reduction="sum") / size
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,5 @@
+"""`python -m fieldmark` is `fieldmark`."""
+
+from fieldmark.cli import main
+
+main()

@@ -1,0 +1,210 @@
+"""The command line: parse, call, print. Nothing here is needed to use Fieldmark from Python."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from fieldmark.errors import FieldmarkError, RecipeError
+from fieldmark.terminal import Format
+
+TUNE, LOOK, DATA = "Tune a classifier", "Look at results", "Data and recipes"
+
+app = typer.Typer(
+    name="fieldmark",
+    help="Tune image classifiers that must tell look-alikes apart.",
+    epilog="Start with: fieldmark demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+
+def example(command: str) -> str:
+    """The last line of a command's help, to be copied."""
+    return f"Example: [cyan]{command}[/cyan]"
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Tune image classifiers that must tell look-alikes apart."""
+    del debug  # read in `main`, which sees every way a command can end
+
+
+@app.command(rich_help_panel=TUNE, epilog=example("fieldmark demo"))
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where drawings and runs go.")] = Path("demo"),
+) -> None:
+    """Draw the toy field guide, train on it in two stages and show the curves."""
+    from fieldmark.data.toy import write_toy
+
+    photos = folder / "photos"
+    console.print(f"Drawing the toy field guide into {photos} …", highlight=False)
+    write_toy(photos)
+    _train("toy", [f"data.folder={photos}"], _next_folder(folder, "run"))
+
+
+@app.command(
+    rich_help_panel=TUNE,
+    epilog=example("fieldmark train my-recipe.yaml seed=1 stages.all.lr=0.001"),
+)
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; runs/NAME-1, -2, … unless given.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Leave out the stages after this one.")] = None,
+    open_test: Annotated[
+        bool, typer.Option("--open-test", help="Measure on test at the end. Counted.")
+    ] = False,
+) -> None:
+    """Train a recipe into a run folder."""
+    _train(recipe, overrides or [], out, until=until, open_test=open_test)
+
+
+@app.command(rich_help_panel=LOOK, epilog=example("fieldmark predict runs/toy-1 photo.jpg --top 3"))
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    how: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
+) -> None:
+    """Name the likeliest classes of photos."""
+    from fieldmark.predict import Predictor, find_photos
+    from fieldmark.terminal import listing
+
+    rows: list[dict[str, object]] = []
+    for found in Predictor(run).predict(find_photos(photos), top):
+        row: dict[str, object] = {"photo": str(found.path)}
+        for rank, (name, share) in enumerate(zip(found.classes, found.probabilities, strict=True)):
+            row[f"class {rank + 1}"] = name
+            row[f"probability {rank + 1}"] = f"{share:.1%}" if how == "table" else share
+        rows.append(row)
+    listing(console, rows, title=f"What {run} sees", how=how)
+
+
+@app.command(rich_help_panel=DATA, epilog=example("fieldmark recipes toy --copy my-recipe.yaml"))
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None,
+    copy: Annotated[Path | None, typer.Option(help="Write it to a new file instead.")] = None,
+    how: Annotated[Format, typer.Option("--format", help="How to print the list.")] = "table",
+) -> None:
+    """List the shipped recipes, print one, or copy it to be changed."""
+    from fieldmark.shipped import recipe_text
+
+    if name is None:
+        _list_recipes(how)
+    elif copy is None:
+        console.out(recipe_text(name), end="", highlight=False)
+    else:
+        from fieldmark import durable
+
+        if copy.exists():
+            raise RecipeError(f"{copy} exists and is not overwritten. Give another name.")
+        durable.replace(copy, recipe_text(name).encode())
+        console.print(f"Wrote {copy}. Train it with: fieldmark train {copy}", highlight=False)
+
+
+@app.command(rich_help_panel=DATA, epilog=example("fieldmark toy toy-birds --per-class 40"))
+def toy(
+    folder: Annotated[Path, typer.Argument(help="New folder for the drawings.")],
+    per_class: Annotated[int, typer.Option(min=1, help="Drawings of each species.")] = 60,
+    size: Annotated[int, typer.Option(min=64, help="Side of a drawing in pixels.")] = 320,
+    difficulty: Annotated[float, typer.Option(min=0, max=1, help="0 easy, 1 hard.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds, other drawings.")] = 0,
+) -> None:
+    """Draw the toy field guide: small birds that differ only by their field marks."""
+    from fieldmark.data.toy import write_toy
+
+    write_toy(folder, per_class=per_class, size=size, difficulty=difficulty, seed=seed)
+    console.print(f"Drew {folder}. Train on it with: fieldmark train toy data.folder={folder}")
+
+
+def _train(
+    name: str,
+    overrides: list[str],
+    folder: Path | None,
+    *,
+    until: str | None = None,
+    open_test: bool = False,
+) -> None:
+    from fieldmark.shipped import find_recipe
+
+    recipe = find_recipe(name, overrides)  # its mistakes are told before torch is loaded
+    recipe = recipe.until(until) if until else recipe
+    folder = folder or _next_folder(Path("runs"), recipe.name)
+    from fieldmark import charts
+    from fieldmark.terminal import Screen, stage_table
+    from fieldmark.train import train as train_recipe
+    from fieldmark.training.features import FeatureStore
+
+    with Screen(console) as screen:
+        run = train_recipe(
+            recipe,
+            folder,
+            store=FeatureStore(cache_folder()),
+            reporter=screen,
+            open_test=open_test,
+        )
+    console.print(stage_table(run))
+    curves = folder / "curves.png"
+    charts.save(charts.training_chart(run), curves)
+    console.print(f"Run: {folder}\nCurves: {curves}", highlight=False)
+
+
+def cache_folder() -> Path:
+    """Where features are kept: $FIELDMARK_CACHE, or the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FIELDMARK_CACHE") or Path(base) / "fieldmark") / "features"
+
+
+def _next_folder(parent: Path, name: str) -> Path:
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"
+
+
+def _list_recipes(how: Format) -> None:
+    from fieldmark import checked_yaml
+    from fieldmark.recipe import Recipe
+    from fieldmark.shipped import recipe_names, recipe_text
+    from fieldmark.terminal import listing
+
+    rows = []
+    for name in recipe_names():
+        recipe = checked_yaml.check_text(recipe_text(name), Recipe, ["data.folder=."], name=name)
+        told = recipe.expected
+        rows.append(
+            {
+                "recipe": name,
+                "what for": recipe.about,
+                "result": f"{told.metric} {told.value:.1%} ± {told.spread:.1%}" if told else "",
+                "time": f"{told.seconds:.0f} s on {told.hardware}" if told else "",
+                "command": told.command if told else f"fieldmark train {name}",
+            }
+        )
+    listing(console, rows, title="Shipped recipes", how=how)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit code 1, not a traceback."""
+    try:
+        app()
+    except FieldmarkError as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        message = Text.assemble(("Error: ", "bold red"), str(error))
+        Console(stderr=True).print(message, highlight=False)
+        sys.exit(1)

@@ -1,0 +1,134 @@
+"""From photos to batches, by threads: decoding and resizing let go of the interpreter lock.
+
+What a batch holds depends on the photos, the view, the seed and the epoch. It does not depend on
+the number of workers: no worker owns a generator, and batches come in the order asked for.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fieldmark.data.dataset import Photo, draw
+from fieldmark.data.transform import View
+from fieldmark.errors import SettingError
+
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B photos as a view shows them.
+
+    Attributes:
+        images: uint8 (B, 3, S, S), channels last in memory.
+        labels: int64 (B,).
+        indices: int64 (B,), positions in the photos the loader was given.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation of range(count) that depends on (count, seed, epoch) alone.
+
+    The raw bits of Philox are ranked: NumPy promises those for all versions, and `permutation`
+    for none.
+    """
+    bits = np.random.Philox(key=draw(seed, epoch, "order")).random_raw(count)
+    return np.argsort(bits, kind="stable").astype(np.int64)
+
+
+def batches(
+    order: Sequence[int] | NDArray[np.int64], batch_size: int, *, drop_last: bool = False
+) -> list[list[int]]:
+    """Cut an order into pieces of `batch_size`, the last one maybe shorter.
+
+    Raises:
+        SettingError: `batch_size` is below 1, or `drop_last` would drop everything.
+    """
+    if batch_size < 1:
+        raise SettingError(f"`batch_size` must be at least 1, got {batch_size}. Use 32.")
+    if drop_last and len(order) < batch_size:
+        raise SettingError(
+            f"`batch_size` must be at most the number of photos ({len(order)}) where a short last "
+            f"batch is dropped, got {batch_size}. Use {len(order)} or less."
+        )
+    end = len(order) - len(order) % batch_size if drop_last else len(order)
+    return [[int(i) for i in order[at : at + batch_size]] for at in range(0, end, batch_size)]
+
+
+def load_batches(
+    photos: Sequence[Photo],
+    view: View,
+    batches: Iterable[Sequence[int]],
+    *,
+    seed: int,
+    epoch: int,
+    workers: int,
+) -> Generator[Batch]:
+    """Load batches in the order given, a few ahead of their use.
+
+    Args:
+        photos: What the indices point into.
+        view: How photos are shown.
+        batches: Positions in `photos`, one sequence a batch.
+        seed: The run's.
+        epoch: Each epoch draws its crops anew.
+        workers: Threads that load; 0 loads in the caller's own, when asked for the next batch.
+
+    Returns:
+        A generator; closing or dropping it ends the threads.
+
+    Raises:
+        SettingError: `workers` is negative.
+        DataError: While iterating: a photo can't be read.
+    """
+    if workers < 0:
+        raise SettingError(f"`workers` must be at least 0, got {workers}. Use 2.")
+
+    def load(index: int) -> Tensor:
+        photo = photos[index]
+        return view.load(photo.path, seed=seed, epoch=epoch, sample=photo.key)
+
+    def collate(indices: Sequence[int], images: Iterable[Tensor]) -> Batch:
+        stacked = np.stack([image.permute(1, 2, 0).numpy() for image in images])  # (B, S, S, 3)
+        return Batch(
+            images=torch.from_numpy(stacked).permute(0, 3, 1, 2),  # (B, 3, S, S)
+            labels=torch.tensor([photos[i].label for i in indices], dtype=torch.int64),
+            indices=torch.tensor(list(indices), dtype=torch.int64),
+        )
+
+    if workers == 0:
+        return (collate(indices, map(load, indices)) for indices in batches)
+    return _load_ahead(load, collate, batches, workers)
+
+
+def _load_ahead(
+    load: Callable[[int], Tensor],
+    collate: Callable[[Sequence[int], Iterable[Tensor]], Batch],
+    batches: Iterable[Sequence[int]],
+    workers: int,
+) -> Generator[Batch]:
+    def next_batch() -> Batch:
+        indices, images = waiting.popleft()
+        return collate(indices, (image.result() for image in images))
+
+    waiting: deque[tuple[Sequence[int], list[Future[Tensor]]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="fieldmark-loader")
+    try:
+        for indices in batches:
+            waiting.append((indices, [pool.submit(load, index) for index in indices]))
+            if len(waiting) > _BATCHES_AHEAD:
+                yield next_batch()
+        while waiting:
+            yield next_batch()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,89 @@
+"""The Gram matrix of a feature map, and a signed scatter whose order never changes.
+
+`gram` is full bilinear pooling (Lin et al. 2015, arXiv 1504.07889). `sum_into_bins` after it is
+the Tensor Sketch for devices where adding into bins runs in no fixed order (CUDA).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fieldmark.layers.hashing import CountSketch
+from fieldmark.layers.operators import keep_tensors
+
+
+def gram(x: Tensor) -> Tensor:
+    """Multiply a map by its transpose, `G = X X^T`: `(B, C, P)` to `(B, C, C)`."""
+    product: Tensor = _gram(x)
+    return product
+
+
+@torch.library.custom_op("fieldmark::gram", mutates_args=())
+def _gram(x: Tensor) -> Tensor:
+    product = x.new_empty(len(x), x.shape[1], x.shape[1])
+    torch.bmm(x, x.mT, out=product)
+    return product
+
+
+@torch.library.custom_op("fieldmark::gram_backward", mutates_args=())
+def _gram_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """`dX = (dG + dG^T) X`: one product where autograd takes two and a sum."""
+    dx = torch.empty_like(x)
+    for sample, d, g in zip(x, dx, grad, strict=True):
+        # A copy that only transposes takes torch's tiled path; a transposed sum does not.
+        symmetric = torch.empty_like(g).copy_(g.mT)
+        torch.mm(symmetric.add_(g), sample, out=d)
+    return dx
+
+
+@_gram.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(len(x), x.shape[1], x.shape[1])
+
+
+@_gram_backward.register_fake
+def _(_grad: Tensor, x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _gram_grad(ctx: Any, grad: Tensor) -> Any:
+    return _gram_backward(grad.contiguous(), *ctx.saved_tensors)
+
+
+_gram.register_autograd(_gram_grad, setup_context=keep_tensors)
+
+
+def sum_into_bins(values: Tensor, sketch: CountSketch) -> Tensor:
+    """Count-sketch each row, its bins summed in a fixed order: `(B, entries)` to `(B, D)`."""
+    sums: Tensor = _sum_into_bins(values, list(sketch))
+    return sums
+
+
+@torch.library.custom_op("fieldmark::sum_into_bins", mutates_args=())
+def _sum_into_bins(values: Tensor, hashes: Sequence[Tensor]) -> Tensor:
+    return CountSketch(*hashes).apply(values.T.contiguous()).T.contiguous()
+
+
+@torch.library.custom_op("fieldmark::sum_into_bins_backward", mutates_args=())
+def _sum_into_bins_backward(grad: Tensor, hashes: Sequence[Tensor]) -> Tensor:
+    return CountSketch(*hashes).transpose(grad.T).T.contiguous()
+
+
+@_sum_into_bins.register_fake
+def _(values: Tensor, hashes: Sequence[Tensor]) -> Tensor:
+    return values.new_empty(len(values), CountSketch(*hashes).sketch_dim)
+
+
+@_sum_into_bins_backward.register_fake
+def _(grad: Tensor, hashes: Sequence[Tensor]) -> Tensor:
+    return grad.new_empty(len(grad), len(CountSketch(*hashes).bins))
+
+
+def _sum_into_bins_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    _, *hashes = ctx.saved_tensors
+    return _sum_into_bins_backward(grad, hashes), [None] * len(hashes)
+
+
+_sum_into_bins.register_autograd(_sum_into_bins_grad, setup_context=keep_tensors)

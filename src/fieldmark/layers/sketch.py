@@ -1,0 +1,170 @@
+"""Tensor Sketch of a feature map, by whichever route is quickest at its sizes.
+
+    y[d] = sum_p sum over (i, j) with (index_hash1[i] + index_hash2[j]) mod D = d of
+           sign_hash1[i] sign_hash2[j] x[i, p] y[j, p]
+
+Pham and Pagh 2013; as a pooling, Gao et al. 2016 (arXiv 1511.06062). All routes are exact and
+agree to rounding:
+
+    gram      blocks of the Gram matrix, each scattered into the sketch as soon as it is made
+    spectrum  Fourier transforms of count sketches, summed over positions
+    bags      the Gram matrix, each bin summed in a fixed order; for CUDA, where scatters race
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from fieldmark.errors import WeightsError
+from fieldmark.layers.bilinear import gram, sum_into_bins
+from fieldmark.layers.gram import cross_gram_sketch, gram_sketch
+from fieldmark.layers.hashing import (
+    CountSketch,
+    draw_index_hash,
+    draw_sign_hash,
+    fold_symmetric,
+    signed_bins,
+)
+from fieldmark.layers.maclaurin import maclaurin_positions, maclaurin_sketch
+from fieldmark.layers.positions import sketch_positions
+from fieldmark.layers.spectrum import spectral_sketch
+
+Route = Literal["gram", "spectrum", "bags"]
+
+
+class TensorSketch(nn.Module):
+    """Compress the products of all pairs of channels to `sketch_dim` numbers.
+
+    The four hash vectors are the only state. The tables that follow from them are rebuilt when
+    hashes are loaded or the module moves, and are not part of the state.
+
+    Args:
+        channels: Channels of the first map, C1.
+        sketch_dim: Length of a sketch, D.
+        channels2: Channels of the second map, C2; None: one map, taken twice.
+        seed: Draws the hashes, on a private generator.
+        pool: Sum over positions; False: a sketch for each position.
+        route: Take this route; None: choose by size and device.
+    """
+
+    index_hash1: Tensor  # (C1,) int64
+    sign_hash1: Tensor  # (C1,) int8
+    index_hash2: Tensor  # (C2,) int64
+    sign_hash2: Tensor  # (C2,) int8
+
+    def __init__(
+        self,
+        channels: int,
+        sketch_dim: int,
+        *,
+        channels2: int | None = None,
+        seed: int = 0,
+        pool: bool = True,
+        route: Route | None = None,
+    ) -> None:
+        super().__init__()
+        self.sketch_dim = sketch_dim
+        self.two_maps = channels2 is not None
+        self.pool = pool
+        self.route = route
+        generator = torch.Generator().manual_seed(seed)
+        for which, count in ((1, channels), (2, channels2 or channels)):
+            index = draw_index_hash(count, sketch_dim, generator)
+            self.register_buffer(f"index_hash{which}", index)
+            self.register_buffer(f"sign_hash{which}", draw_sign_hash(count, generator=generator))
+        self._build_tables()
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """`(B, C1, P)` and, with two maps, `(B, C2, P)` to `(B, D)`, or `(B, D, P)` unpooled."""
+        if not self.pool:
+            return sketch_positions(x, x if y is None else y, self._first, self._second)
+        route = self.route or self._choose_route(x)
+        if route == "spectrum":
+            return spectral_sketch(x, y, self._first, self._second)
+        if route == "bags":
+            G = gram(x) if y is None else x @ y.mT  # (B, C1, C2)
+            return sum_into_bins(G.flatten(1), self._pairs)
+        if y is None:
+            return gram_sketch(x, self._bins, self.sketch_dim)
+        return cross_gram_sketch(x, y, self._bins, self.sketch_dim)
+
+    def _choose_route(self, x: Tensor) -> Route:
+        if x.is_cuda:
+            return "bags"
+        C1, C2, D, P = len(self.index_hash1), len(self.index_hash2), self.sketch_dim, x.shape[2]
+        through_gram = C1 * C2 * (0.03 * P + 3.5)
+        through_spectrum = P * (2.5 * D * math.log2(D) + 2 * (C1 + C2))
+        return "spectrum" if through_spectrum < through_gram else "gram"
+
+    def _build_tables(self) -> None:
+        hash1 = self.index_hash1, self.sign_hash1
+        hash2 = self.index_hash2, self.sign_hash2
+        D = self.sketch_dim
+        self._first = CountSketch.build(*hash1, D)
+        self._second = CountSketch.build(*hash2, D)
+        bins = signed_bins(*hash1, *hash2, D)
+        if self.route == "bags" or bins.is_cuda:
+            sign = torch.where(bins < D, 1, -1).to(torch.int8)
+            self._pairs = CountSketch.build(bins.flatten() % D, sign.flatten(), D)
+        else:
+            self._bins = bins if self.two_maps else fold_symmetric(bins)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._build_tables()
+        return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        for which in (1, 2):
+            index = state_dict.get(f"{prefix}index_hash{which}")
+            if (
+                index is not None
+                and len(index)
+                and not 0 <= index.min() <= index.max() < self.sketch_dim
+            ):
+                raise WeightsError(
+                    f"`{prefix}index_hash{which}` holds bins {index.min()} to {index.max()}, but "
+                    f"this sketch has bins 0 to {self.sketch_dim - 1}. Build it with the "
+                    f"`sketch_dim` the weights were saved with."
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._build_tables()
+
+
+class RandomMaclaurin(nn.Module):
+    """Project pairs of channels on `sketch_dim` products of two random sign vectors.
+
+    Args:
+        channels: Channels of the first map, C1.
+        sketch_dim: Length of a sketch, D.
+        channels2: Channels of the second map, C2; None: one map, taken twice.
+        seed: Draws the signs, on a private generator.
+        pool: Sum over positions; False: a sketch for each position.
+    """
+
+    sign_hash1: Tensor  # (D, C1) int8
+    sign_hash2: Tensor  # (D, C2) int8
+
+    def __init__(
+        self,
+        channels: int,
+        sketch_dim: int,
+        *,
+        channels2: int | None = None,
+        seed: int = 0,
+        pool: bool = True,
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        generator = torch.Generator().manual_seed(seed)
+        for which, count in ((1, channels), (2, channels2 or channels)):
+            signs = draw_sign_hash(sketch_dim, count, generator=generator)
+            self.register_buffer(f"sign_hash{which}", signs)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """`(B, C1, P)` and, with two maps, `(B, C2, P)` to `(B, D)`, or `(B, D, P)` unpooled."""
+        sketch = maclaurin_sketch if self.pool else maclaurin_positions
+        return sketch(x, x if y is None else y, self.sign_hash1, self.sign_hash2)

@@ -1,0 +1,1 @@
+"""Runs and studies on disk: what was trained, what it measured, and how to ask it (no torch)."""

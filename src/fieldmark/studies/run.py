@@ -1,0 +1,344 @@
+"""A run: one recipe, one seed, one folder, with every number the training told us.
+
+::
+
+    recipe.yaml                    the recipe as it was run
+    manifest.json                  versions, hardware, class names, split, plan, times, status
+    metrics.jsonl                  journal: metrics as they come, and each opening of the test split
+    predictions/<split>.parquet    for each photo: path, label, predicted, probabilities
+    weights.safetensors            the best weights
+    log.txt                        what the terminal showed
+    curves.png                     the training curves
+
+``manifest.json`` is the last file that a new run gets, so a folder without it is no run.
+Metric keys are paths (``train/loss``, ``train/lr``, ``minitrain/top1``, ``val/top1``), fractions
+are stored as fractions. Nothing here loads torch.
+"""
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from fieldmark import durable
+from fieldmark.errors import RecordError, SettingError
+
+FORMAT = 1
+RECIPE = "recipe.yaml"
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+WEIGHTS = "weights.safetensors"
+LOG = "log.txt"
+
+METRICS_SCHEMA = {
+    "step": pl.Int64,
+    "epoch": pl.Float64,
+    "stage": pl.String,
+    "stage_index": pl.Int64,
+    "key": pl.String,
+    "value": pl.Float64,
+    "time": pl.Float64,
+}
+
+
+@dataclass(frozen=True)
+class StageSpan:
+    """The steps a training stage was recorded at, both ends included."""
+
+    name: str
+    first_step: int
+    last_step: int
+
+
+class Run:
+    """Reads a run's folder; what it has read it keeps, so make a new one to look again.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        RecordError: the folder is no run, or one of a newer Fieldmark.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        missing = [name for name in (RECIPE, MANIFEST) if not (self.folder / name).is_file()]
+        if missing:
+            raise RecordError(
+                f"`{self.folder}` is no run: {' and '.join(f'`{name}`' for name in missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing. Name a folder that "
+                "`fieldmark train` made."
+            )
+        self.manifest = _read_manifest(self.folder)
+
+    @cached_property
+    def recipe_text(self) -> str:
+        """The recipe as it was run, in YAML."""
+        return (self.folder / RECIPE).read_text(encoding="utf-8")
+
+    @property
+    def status(self) -> str:
+        """``running``, ``finished`` or ``failed``; a killed run goes on saying ``running``."""
+        return str(self.manifest["status"])
+
+    @property
+    def reason(self) -> str | None:
+        """Why a failed run failed."""
+        return self.manifest.get("reason")
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in the order of the logits."""
+        return list(self.manifest["class_names"])
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the best weights are, if they were saved."""
+        return self.folder / WEIGHTS
+
+    def metrics(self) -> pl.DataFrame:
+        """Every recorded number in long form: step, epoch, stage, stage_index, key, value, time."""
+        rows: list[tuple[Any, ...]] = []
+        stages: dict[str, int] = {}
+        for record in self._steps:
+            index = stages.setdefault(record["stage"], len(stages))
+            head = (record["step"], record["epoch"], record["stage"], index)
+            rows += [
+                (*head, key, value, record["time"]) for key, value in record["metrics"].items()
+            ]
+        return pl.DataFrame(rows, schema=METRICS_SCHEMA, orient="row")
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The metrics recorded, sorted."""
+        return sorted({key for record in self._steps for key in record["metrics"]})
+
+    def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """One metric's steps (N,) int64 and values (N,) float64; empty where not recorded."""
+        found = [record for record in self._steps if key in record["metrics"]]
+        steps = np.array([record["step"] for record in found], dtype=np.int64)
+        return steps, np.array([record["metrics"][key] for record in found], dtype=np.float64)
+
+    @cached_property
+    def stages(self) -> list[StageSpan]:
+        """The training stages in their order, with the steps they were recorded at."""
+        steps: dict[str, list[int]] = {}
+        for record in self._steps:
+            steps.setdefault(record["stage"], []).append(record["step"])
+        return [StageSpan(name, min(found), max(found)) for name, found in steps.items()]
+
+    @property
+    def test_openings(self) -> int:
+        """How often the test split was looked at: each look after the first is worth less."""
+        return sum(record.get("event") == "test opened" for record in self._records)
+
+    def predictions(self, split: str) -> pl.DataFrame:
+        """For each photo of a split: path, label, predicted (names), probabilities (float32 list).
+
+        Raises:
+            RecordError: no predictions of this split are stored.
+        """
+        path = _predictions_path(self.folder, split)
+        if not path.is_file():
+            found = sorted(file.stem for file in path.parent.glob("*.parquet"))
+            raise RecordError(
+                f"`{self.folder}` holds no predictions of `{split}`, only of: "
+                f"{', '.join(found) or 'no split'}. Run `fieldmark eval` on it."
+            )
+        return pl.read_parquet(path)
+
+    @cached_property
+    def _records(self) -> list[dict[str, Any]]:
+        return durable.read(self.folder / METRICS)
+
+    @cached_property
+    def _steps(self) -> list[dict[str, Any]]:
+        return [record for record in self._records if "metrics" in record]
+
+
+class RunWriter:
+    """Writes a run's folder; make it with `create` or `open`, the folder has one writer at a time.
+
+    As a context manager it closes the journal, and an exception fails a run still running.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.weights_path = self.folder / WEIGHTS
+        self.manifest = manifest
+        self._journal = durable.Journal(self.folder / METRICS)
+
+    @classmethod
+    def create(cls, folder: Path, recipe_text: str, manifest: Mapping[str, Any]) -> Self:
+        """Begin a run in a new or empty folder.
+
+        Args:
+            folder: The run's folder.
+            recipe_text: The recipe as it is run, in YAML.
+            manifest: What is known before the first step; `class_names` among it.
+
+        Raises:
+            SettingError: the folder is not empty, or the manifest lacks `class_names`.
+        """
+        folder = Path(folder)
+        if folder.is_dir() and any(folder.iterdir()):
+            raise SettingError(
+                f"`{folder}` is not empty, and a run begins in a folder of its own. "
+                "Name another, or remove this one."
+            )
+        if "class_names" not in manifest:
+            raise SettingError(f"A manifest needs `class_names`, got only {sorted(manifest)}.")
+        began = {"format": FORMAT, "status": "running", "started": durable.now()}
+        content = _to_json({**began, **manifest})
+        durable.make_folder(folder)
+        durable.replace(folder / RECIPE, recipe_text.encode())
+        writer = cls(folder, {**began, **manifest})
+        durable.replace(folder / MANIFEST, content)
+        return writer
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Go on writing to a run, for instance to add predictions.
+
+        Raises:
+            RecordError: the folder is no run, or another process is writing it.
+        """
+        return cls(folder, Run(folder).manifest)
+
+    def record(
+        self, metrics: Mapping[str, float], *, step: int, stage: str, epoch: float | None = None
+    ) -> None:
+        """Write down what was measured after `step` steps of the whole training.
+
+        Args:
+            metrics: Key path to number; a fraction is a fraction, not per cent.
+            step: Steps done since the training began, all stages counted.
+            stage: The stage's name.
+            epoch: Passes over the training split since the training began.
+
+        Raises:
+            SettingError: a key is no path, or a fraction is out of 0..1.
+        """
+        numbers = {key: float(value) for key, value in metrics.items()}
+        for key, value in numbers.items():
+            split, _, name = key.rpartition("/")
+            if not split:
+                raise SettingError(f"A metric key is a path such as `val/top1`, got `{key}`.")
+            if name.startswith("top") and not (0 <= value <= 1 or math.isnan(value)):
+                raise SettingError(f"`{key}` must be a fraction in 0..1, got {value}.")
+        self._append({"step": step, "epoch": epoch, "stage": stage, "metrics": numbers})
+
+    def count_test_opening(self) -> None:
+        """Write down that the test split is being looked at; call it before the look."""
+        self._append({"event": "test opened"})
+
+    def log(self, line: str) -> None:
+        """Add a line to ``log.txt``."""
+        durable.append_text(self.folder / LOG, f"{line}\n")
+
+    def predictions(
+        self,
+        split: str,
+        paths: Sequence[str],
+        labels: Sequence[int] | np.ndarray,
+        probabilities: np.ndarray,
+    ) -> None:
+        """Store what the model said about each photo of a split, under the classes' names.
+
+        Args:
+            split: The split's name.
+            paths: N paths, as in the data's folder.
+            labels: N class indices.
+            probabilities: (N, classes), in the order of `class_names`.
+
+        Raises:
+            SettingError: the three do not fit each other or the classes.
+        """
+        names = self.manifest["class_names"]
+        wanted = (len(paths), len(names))
+        if probabilities.shape != wanted or len(labels) != len(paths):
+            raise SettingError(
+                f"Predictions of {len(paths)} photos and {len(names)} classes need {len(paths)} "
+                f"labels and probabilities of shape {wanted}, got {len(labels)} labels and shape "
+                f"{probabilities.shape}."
+            )
+        columns = {
+            "path": pl.Series(paths, dtype=pl.String),
+            "label": pl.Series([names[i] for i in labels], dtype=pl.String),
+            "predicted": pl.Series([names[i] for i in probabilities.argmax(1)], dtype=pl.String),
+            "probabilities": pl.Series(probabilities.astype(np.float32)).cast(pl.List(pl.Float32)),
+        }
+        buffer = io.BytesIO()
+        pl.DataFrame(columns).write_parquet(buffer)
+        path = _predictions_path(self.folder, split)
+        durable.make_folder(path.parent)
+        durable.replace(path, buffer.getvalue())
+
+    def update_manifest(self, **fields: Any) -> None:
+        """Set fields of the manifest, all at once or not at all."""
+        changed = {**self.manifest, **fields}
+        durable.replace(self.folder / MANIFEST, _to_json(changed))
+        self.manifest = changed
+
+    def finish(self) -> None:
+        """Mark the run as finished and close it."""
+        self.update_manifest(status="finished", ended=durable.now())
+        self.close()
+
+    def fail(self, reason: str) -> None:
+        """Mark the run as failed, say why, and close it."""
+        self.update_manifest(status="failed", reason=reason, ended=durable.now())
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the journal; the run's status stays as it is."""
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        """Enter a `with` block that closes the run."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
+        """Close the run; an exception fails it if it was still running."""
+        if kind is not None and self.manifest["status"] == "running":
+            self.fail(f"{kind.__name__}: {error}")
+        self.close()
+
+    def _append(self, record: dict[str, durable.JSON]) -> None:
+        self._journal.append({**record, "time": durable.now()})
+
+
+def _predictions_path(folder: Path, split: str) -> Path:
+    return folder / "predictions" / f"{split}.parquet"
+
+
+def _to_json(manifest: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SettingError(
+            f"A manifest is made of JSON's types without NaN, got {dict(manifest)}: {error}."
+        ) from None
+    return f"{text}\n".encode()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        version = manifest["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"`{folder / MANIFEST}` is damaged or not ours: {error!r}. Restore it from a copy."
+        ) from None
+    if version > FORMAT:
+        raise RecordError(
+            f"`{folder}` has format {version}, this Fieldmark reads up to {FORMAT}. Upgrade it."
+        )
+    return manifest

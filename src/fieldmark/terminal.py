@@ -1,0 +1,120 @@
+"""What a person sees while something runs, and the tables at its end."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fieldmark.metrics import wilson_interval
+
+if TYPE_CHECKING:
+    from fieldmark.studies.run import Run
+
+Format = Literal["table", "json", "csv"]
+
+
+class Screen:
+    """Tells of a training with a bar for each of its parts; use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:>10}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[shown]}"),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Screen":
+        """Start to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the screen as it is."""
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars; a new stage gets bars of its own."""
+        if line.startswith("stage "):
+            self._tasks.clear()
+        self._progress.console.print(line, highlight=False, markup=False)
+
+    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Move the bar of `task`."""
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total, shown="")
+        self._progress.update(self._tasks[task], completed=done, total=total, shown=_shown(metrics))
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    parts = [f"loss {metrics['train/loss']:.3f}"] if "train/loss" in metrics else []
+    parts += [f"val {metrics['val/top1']:.1%}"] if "val/top1" in metrics else []
+    return "  ".join(parts)
+
+
+def stage_table(run: "Run") -> Table:
+    """Where each stage ended, with the 95 % interval of what was measured on unseen photos."""
+    counts = run.manifest["counts"]
+    table = Table(title=f"{run.folder.name}: top-1 at the end of each stage", title_justify="left")
+    table.add_column("stage")
+    table.add_column(f"minitrain (n = {counts['minitrain']})", justify="right")
+    table.add_column(f"val (n = {counts['val']}, 95 % interval)", justify="right")
+    table.add_column("seconds", justify="right")
+    ends = {key: dict(zip(*run.series(key), strict=True)) for key in ("minitrain/top1", "val/top1")}
+    for stage in run.manifest["stages"]:
+        seconds = stage["seconds_preparing"] + stage["seconds_training"]
+        at = stage["last_step"]
+        table.add_row(
+            stage["name"],
+            _share(ends["minitrain/top1"].get(at), None),
+            _share(ends["val/top1"].get(at), counts["val"]),
+            f"{seconds:.0f}",
+        )
+    steps, test = run.series("test/top1")
+    if len(steps):
+        table.add_section()
+        table.add_row(
+            f"test (n = {counts['test']}, opened {run.test_openings}x)",
+            "",
+            _share(test[-1], counts["test"]),
+            "",
+        )
+    return table
+
+
+def _share(value: float | None, count: int | None) -> str:
+    if value is None:
+        return "-"
+    if count is None:
+        return f"{value:.1%}"
+    low, high = wilson_interval(value, count)
+    return f"{value:.1%} ({low:.1%} - {high:.1%})"
+
+
+def listing(
+    console: Console, rows: Sequence[Mapping[str, object]], *, title: str, how: Format
+) -> None:
+    """Print rows as a table for people, or as JSON or CSV for programs."""
+    if how == "json":
+        console.out(json.dumps(list(rows), ensure_ascii=False, indent=2), highlight=False)
+    elif how == "csv":
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+        console.out(stream.getvalue().rstrip("\r\n"), highlight=False)
+    else:
+        table = Table(title=title, title_justify="left")
+        for column in rows[0] if rows else []:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*(str(value) for value in row.values()))
+        console.print(table)

@@ -1,0 +1,214 @@
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fieldmark.data.dataset import content_hash, draw, read_photos
+from fieldmark.errors import DataError
+
+
+def write_tree(root: Path, *keys: str) -> Path:
+    for key in keys:
+        path = root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(key.encode())
+    return root
+
+
+CUB = {
+    "images.txt": "1 001.Wren/b.jpg\n2 001.Wren/a b.jpg\n3 002.Ani/c.JPG\n",
+    "classes.txt": "1 001.Wren\n2 002.Ani\n",
+    "image_class_labels.txt": "1 1\n2 1\n3 2\n",
+    "train_test_split.txt": "1 1\n2 0\n3 1\n",
+}
+
+
+def write_cub(root: Path, **changed: str) -> Path:
+    write_tree(root, "images/001.Wren/b.jpg", "images/001.Wren/a b.jpg", "images/002.Ani/c.JPG")
+    for name, text in CUB.items():
+        (root / name).write_text(changed.get(name.removesuffix(".txt"), text), encoding="utf-8")
+    return root
+
+
+def test_tree_has_labels_by_name_and_photos_by_key(tmp_path: Path) -> None:
+    write_tree(tmp_path, "wren/2.png", "wren/1.JPEG", "Ani/x.webp", "duck/y.tif")
+    photos = read_photos(tmp_path)
+    assert photos.root == tmp_path
+    assert photos.class_names == ("Ani", "duck", "wren")  # code points: capitals first
+    assert [(photo.key, photo.label, photo.split) for photo in photos.photos] == [
+        ("Ani/x.webp", 0, None),
+        ("duck/y.tif", 1, None),
+        ("wren/1.JPEG", 2, None),
+        ("wren/2.png", 2, None),
+    ]
+    assert all(photo.path == tmp_path / photo.key for photo in photos.photos)
+
+
+def test_deeper_folders_belong_to_the_class_above(tmp_path: Path) -> None:
+    write_tree(tmp_path, "ani/2023/may/1.jpg", "ani/2.jpg", "wren/x/3.jpg")
+    photos = read_photos(tmp_path)
+    assert photos.class_names == ("ani", "wren")
+    assert [photo.key for photo in photos.photos] == [
+        "ani/2.jpg",
+        "ani/2023/may/1.jpg",
+        "wren/x/3.jpg",
+    ]
+
+
+def test_other_files_are_counted_and_hidden_ones_are_not(tmp_path: Path) -> None:
+    write_tree(tmp_path, "a/1.jpg", "a/notes.txt", "a/.DS_Store", "a/.thumbs/2.jpg", "b/3.jpg")
+    write_tree(tmp_path, "README.md", ".git/4.jpg", "__MACOSX/a/5.jpg", "stray.jpg")
+    photos = read_photos(tmp_path)
+    assert photos.class_names == ("a", "b")
+    assert [photo.key for photo in photos.photos] == ["a/1.jpg", "b/3.jpg"]
+    assert photos.ignored == 3  # notes.txt, README.md, stray.jpg
+
+
+@pytest.mark.parametrize("name", ["Öland", "鳥", "two words", "quote's", "x" * 200])
+def test_any_name_is_a_class_name(tmp_path: Path, name: str) -> None:
+    write_tree(tmp_path, f"{name}/Grünfink 鳥 1.jpg", "a/2.jpg")
+    photos = read_photos(tmp_path)
+    assert name in photos.class_names
+    assert f"{name}/Grünfink 鳥 1.jpg" in {photo.key for photo in photos.photos}
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere` does not exist\. Give a folder"):
+        read_photos(tmp_path / "nowhere")
+    write_tree(tmp_path, "file")
+    with pytest.raises(DataError, match="is a file, not a folder"):
+        read_photos(tmp_path / "file")
+
+
+def test_photos_without_class_folders(tmp_path: Path) -> None:
+    write_tree(tmp_path, "1.jpg", "2.jpg")
+    with pytest.raises(DataError, match=r"photos but no class folders\. Arrange .*<class name>"):
+        read_photos(tmp_path)
+
+
+def test_fewer_than_two_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no class folders; at least two"):
+        read_photos(tmp_path)
+    write_tree(tmp_path, "wren/1.jpg")
+    with pytest.raises(DataError, match=r"only one class folder \(`wren`\)"):
+        read_photos(tmp_path)
+
+
+def test_folder_above_a_cub_folder_points_to_it(tmp_path: Path) -> None:
+    write_cub(tmp_path / "CUB_200_2011")
+    with pytest.raises(DataError, match=r"Did you mean `.*CUB_200_2011`"):
+        read_photos(tmp_path)
+
+
+def test_every_empty_class_folder_is_named(tmp_path: Path) -> None:
+    write_tree(tmp_path, "ani/1.jpg", "wren/2.jpg", "gull/notes.txt")
+    (tmp_path / "tern").mkdir()
+    with pytest.raises(DataError, match=r"2 class folder\(s\) .* hold no photos: gull, tern\."):
+        read_photos(tmp_path)
+
+
+def test_split_folders_are_not_taken_for_classes(tmp_path: Path) -> None:
+    write_tree(tmp_path, "train/ani/1.jpg", "val/ani/2.jpg")
+    with pytest.raises(DataError, match=r"\(train, val\) are named like splits, not classes"):
+        read_photos(tmp_path)
+
+
+def test_cub_layout(tmp_path: Path) -> None:
+    photos = read_photos(write_cub(tmp_path))
+    assert photos.class_names == ("001.Wren", "002.Ani")
+    assert [(photo.key, photo.label, photo.split) for photo in photos.photos] == [
+        ("images/001.Wren/a b.jpg", 0, "test"),
+        ("images/001.Wren/b.jpg", 0, "train"),
+        ("images/002.Ani/c.JPG", 1, "train"),
+    ]
+    assert all(photo.path.is_file() for photo in photos.photos)
+
+
+def test_cub_classes_are_numbered_by_name_whatever_their_ids(tmp_path: Path) -> None:
+    swapped = {"classes": "1 002.Ani\n2 001.Wren\n", "image_class_labels": "1 2\n2 2\n3 1\n"}
+    by_list = read_photos(write_cub(tmp_path, **swapped))
+    by_folder = read_photos(tmp_path / "images", "tree")
+    assert by_list.class_names == by_folder.class_names == ("001.Wren", "002.Ani")
+    assert [p.label for p in by_list.photos] == [p.label for p in by_folder.photos]
+
+
+def test_cub_with_a_byte_order_mark_blank_lines_and_windows_line_ends(tmp_path: Path) -> None:
+    text = "\ufeff1 001.Wren/b.jpg\r\n\r\n2 001.Wren/a b.jpg\r\n3 002.Ani/c.JPG\r\n"
+    assert len(read_photos(write_cub(tmp_path, images=text)).photos) == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "mistake"),
+    [
+        ({"images": "1\n"}, r"images\.txt line 1: not `<id> <path>`: '1'"),
+        ({"classes": "1 A\n1 B\n"}, r"classes\.txt line 2: id 1 stands on line 1 too"),
+        ({"classes": "1 A\n2 A\n"}, r"classes\.txt line 2: A stands on line 1 too"),
+        ({"classes": "1 A\n"}, r"image_class_labels\.txt line 3: class 2 is not in classes\.txt"),
+        ({"classes": "1 A\n"}, r"classes\.txt: at least two classes are needed, got 1"),
+        ({"classes": "1 A\n2 B\n3 C\n"}, r"classes\.txt line 3: class C has no photos"),
+        ({"train_test_split": "1 1\n2 yes\n3 0\n"}, r"line 2: not 0 \(test\) or 1 \(train\): yes"),
+        ({"train_test_split": "1 1\n2 0\n"}, r"images\.txt line 3: id 3 is not in train_test"),
+        ({"image_class_labels": "1 1\n2 1\n3 2\n9 1\n"}, r"line 4: id 9 is not in images\.txt"),
+        ({"images": "1 001.Wren/b.jpg\n2 gone.jpg\n3 002.Ani/c.JPG\n"}, r"no such file: .*gone"),
+        ({"images": "1 001.Wren/b.jpg\n2 ../x.jpg\n3 002.Ani/c.JPG\n"}, r"not a photo below"),
+    ],
+)
+def test_cub_mistakes_stand_with_file_and_line(
+    tmp_path: Path, changed: dict[str, str], mistake: str
+) -> None:
+    with pytest.raises(DataError, match=mistake):
+        read_photos(write_cub(tmp_path, **changed))
+
+
+def test_cub_shows_ten_mistakes_and_counts_the_rest(tmp_path: Path) -> None:
+    lines = "".join(f"{i} 001.Wren/gone{i}.jpg\n" for i in range(1, 16))
+    labels = "".join(f"{i} {1 + i % 2}\n" for i in range(1, 16))
+    flags = "".join(f"{i} 1\n" for i in range(1, 16))
+    write_cub(tmp_path, images=lines, image_class_labels=labels, train_test_split=flags)
+    with pytest.raises(DataError, match=r"15 mistake\(s\)") as caught:
+        read_photos(tmp_path)
+    assert str(caught.value).count("no such file") == 10
+    assert "and 5 more" in str(caught.value)
+
+
+def test_cub_without_a_list(tmp_path: Path) -> None:
+    (write_cub(tmp_path) / "classes.txt").unlink()
+    with pytest.raises(DataError, match=r"classes\.txt: can't be read \(No such file"):
+        read_photos(tmp_path)
+    (tmp_path / "classes.txt").write_bytes(b"1 \xff\n")
+    with pytest.raises(DataError, match=r"classes\.txt: can't be read \(not UTF-8\)"):
+        read_photos(tmp_path)
+
+
+def test_reading_writes_nothing(tmp_path: Path) -> None:
+    write_cub(tmp_path / "photos")
+    before = shutil.make_archive(str(tmp_path / "before"), "tar", tmp_path / "photos")
+    read_photos(tmp_path / "photos")
+    after = shutil.make_archive(str(tmp_path / "after"), "tar", tmp_path / "photos")
+    assert Path(before).read_bytes() == Path(after).read_bytes()
+
+
+def test_content_hash_is_blake2b_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc" * 100_000)
+    known = hashlib.blake2b(b"abc" * 100_000, digest_size=32).hexdigest()
+    assert content_hash(tmp_path / "x") == known
+
+
+def test_draws_are_fixed_for_ever_and_told_apart() -> None:
+    assert draw(0, "order") == int.from_bytes(
+        hashlib.blake2b(b"0\0order", digest_size=8).digest(), "little"
+    )
+    assert len({draw(1, 23), draw(12, 3), draw(1, 2, 3), draw("1", "2")}) == 4
+
+
+def test_draws_are_uniform() -> None:
+    counts = [0] * 8
+    for i in range(8000):
+        counts[draw(7, i) % 8] += 1
+    # Chi-squared with 7 degrees of freedom stays below 24.3 with probability 0.999.
+    assert sum((count - 1000) ** 2 / 1000 for count in counts) < 24.3
+
+
+def test_a_file_name_that_is_not_utf8_can_be_drawn_for() -> None:
+    assert draw(0, "bird\udcff.jpg") != draw(0, "bird\udcfe.jpg")

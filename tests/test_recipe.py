@@ -1,0 +1,183 @@
+"""Recipes: what they accept, what they say when they don't, what they hash to."""
+
+from pathlib import Path
+
+import pytest
+
+from fieldmark.checked_yaml import check_text
+from fieldmark.errors import RecipeError
+from fieldmark.recipe import Duration, Recipe, load_recipe
+
+SMALLEST = """\
+data: {folder: photos}
+stages:
+  - {name: head, train: head, lr: 1, length: 60 epochs}
+"""
+TWO_STAGES = (
+    SMALLEST
+    + """\
+  - name: all
+    train: {"backbone.*": 0.1, "*": 1}
+    lr: 1e-5
+    length: 20000 steps
+    schedule: {name: multistep, milestones: [50 %, 75 %]}
+"""
+)
+
+
+def read(text: str, *overrides: str) -> Recipe:
+    return check_text(text, Recipe, overrides, name="recipe.yaml")
+
+
+def test_the_smallest_recipe_has_every_default():
+    recipe = read(SMALLEST)
+    assert recipe.pooling.options() == {"sketch_dim": 8192, "method": "tensor_sketch"}
+    assert recipe.stages[0].train == {"backbone.*": 0, "*": 1}
+    assert recipe.data.val_fraction == 0.2
+
+
+def test_scientific_notation_is_a_number():
+    assert read(TWO_STAGES).stages[1].lr == 1e-5
+
+
+def test_a_recipe_survives_being_written_and_read():
+    recipe = read(TWO_STAGES, "pooling.name=gem", "seed=7")
+    assert check_text(recipe.to_yaml(), Recipe) == recipe
+
+
+def test_the_hash_forgets_names_and_nothing_else():
+    recipe = read(TWO_STAGES)
+    assert read(TWO_STAGES, "name=other", "about=words").hash() == recipe.hash()
+    changes = [
+        "seed=1",
+        "data.folder=elsewhere",
+        "data.image_size=225",
+        "data.mirror=true",
+        "backbone.level=-2",
+        "pooling.sketch_dim=8191",
+        "head.drop_rate=0.1",
+        "stages.0.lr=1.0001",
+        "stages.all.length=19999 steps",
+        "stages.all.schedule.gamma=0.2",
+        "precision=float32",
+        "threads=1",
+    ]
+    hashes = {read(TWO_STAGES, change).hash() for change in changes}
+    assert len(hashes | {recipe.hash()}) == len(changes) + 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "data.image_sise=3",
+            r"command line: `data.image_sise` is no key here. Did you mean `image_size`\?",
+        ),
+        ("stages.0.lrr=3", r"`stages.0.lrr` is no key here. Did you mean `lr`\?"),
+        ("stages.head.lr=0", r"`stages.0.lr` should be greater than 0, got 0"),
+        ("stages.0.lr=.nan", r"`stages.0.lr` should be a finite number"),
+        ("stages.0.momentum=1", r"`stages.0.momentum` should be less than 1, got 1"),
+        (
+            "stages.0.length=60",
+            r"`stages.0.length`: write it as `500 steps`, `60 epochs` or `75 %`, got 60",
+        ),
+        ("stages.0.length=0 epochs", r"write it as `500 steps`"),
+        ("stages.0.length=5 %", r"given in steps or epochs, got `5 %`"),
+        ("stages.0.name=a b", r"use 1 to 60 letters, digits, `-` and `_`, got 'a b'"),
+        ("stages.0.schedule=multistep", r"`milestones` are given for `multistep`, and only for it"),
+        ("stages=[]", r"give at least one stage"),
+        ("seed=-1", r"`seed` should be greater than or equal to 0, got -1"),
+        ("seed=one", r"`seed` should be a valid integer.*got 'one'"),
+        ("data.resize_size=100", r"`resize_size` 100 is smaller than `image_size` 224"),
+        (
+            "data.folder=$NO_SUCH_VARIABLE/x",
+            r"NO_SUCH_VARIABLE is not set. Set it, or give data.folder=PATH",
+        ),
+        (
+            "backbone.weights=imagenet",
+            r"must be package, hub, none or file:PATH.safetensors, got 'imagenet'",
+        ),
+        ("pooling.name=avg", r"`pooling.name` should be 'average', 'max'"),
+        ("pooling.p=3", r"`p` is no option of compact_bilinear, which takes sketch_dim, method"),
+        ("stages.2.lr=1", r"needs a position \(0\) or a name, got '2'"),
+        ("seed.deep=1", r"goes into `None`|holds no keys"),
+        ("seed", r"An override is written key=value, as in seed=1; got 'seed'"),
+        ("data.folder=[", r"The override 'data.folder=\[', line 1 is not valid YAML"),
+    ],
+)
+def test_each_mistake_is_told_with_its_remedy(override: str, message: str):
+    with pytest.raises(RecipeError, match=message):
+        read("seed: 0\n" + SMALLEST, override)
+
+
+def test_all_mistakes_come_at_once_with_their_lines():
+    text = SMALLEST.replace("folder: photos", "folder: photos, image_size: 3").replace(
+        "lr: 1", "lr: -1"
+    )
+    with pytest.raises(RecipeError) as caught:
+        read(text + "sede: 1\n")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "recipe.yaml has 3 mistakes:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["line 1", "line 3", "line 4"]
+
+
+def test_two_stages_of_one_name_are_refused():
+    with pytest.raises(RecipeError, match="given twice: head"):
+        read(TWO_STAGES, "stages.1.name=head")
+
+
+def test_broken_yaml_is_one_line():
+    with pytest.raises(RecipeError, match=r"recipe.yaml, line 2 is not valid YAML"):
+        read("data: {folder: x\nstages: 1")
+
+
+def test_a_key_given_twice_is_refused():
+    with pytest.raises(RecipeError, match=r"line 2 is not valid YAML: found duplicate key"):
+        read("seed: 1\nseed: 2\n")
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "words"])
+def test_a_file_without_keys_is_refused(text: str):
+    with pytest.raises(RecipeError, match="must hold keys and values"):
+        read(text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(RecipeError, match=r"There is no file .*none.yaml. `fieldmark recipes`"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match=r"recipe.yaml can't be read"):
+        load_recipe(path)
+
+
+def test_environment_and_home_are_filled_in(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BIRDS", "/data/birds")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read(SMALLEST, "data.folder=$BIRDS/a").data.folder == "/data/birds/a"
+    assert read(SMALLEST, "data.folder=~/b").data.folder == "/home/me/b"
+    weights = read(SMALLEST, "backbone.weights=file:${BIRDS}/w").backbone.weights
+    assert weights == "file:/data/birds/w"
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("500 steps", 500),
+        ("1 step", 1),
+        ("2 epochs", 76),
+        ("0.5 epochs", 19),
+        ("75 %", 750),
+        ("0.01%", 1),
+    ],
+)
+def test_durations_are_steps_in_the_end(text: str, steps: int):
+    assert Duration.parse(text).steps(steps_per_epoch=38, stage_steps=1000) == steps
+
+
+def test_per_cent_needs_a_whole():
+    with pytest.raises(ValueError, match="can't be given in per cent"):
+        Duration.parse("5 %").steps(steps_per_epoch=38)

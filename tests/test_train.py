@@ -1,0 +1,231 @@
+"""Whole trainings on small coloured squares with a tiny network: each takes about a second."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fieldmark.studies.run import Run
+from PIL import Image
+from safetensors.torch import load_file
+
+from fieldmark.checked_yaml import check_text
+from fieldmark.data import transform
+from fieldmark.errors import RecipeError, SettingError, TrainingError
+from fieldmark.predict import Predictor, find_photos
+from fieldmark.recipe import Recipe
+from fieldmark.train import train
+from fieldmark.training.features import FeatureStore
+
+COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40), "teal": (30, 120, 120)}
+
+RECIPE = """\
+name: squares
+data: {folder: "%s", image_size: 32, resize_size: 36, mirror: true}
+backbone: {name: test_resnet, weights: none}
+pooling: {name: compact_bilinear, sketch_dim: 64}
+threads: 1
+stages:
+  - {name: head, train: head, lr: 1, length: 6 epochs, batch_size: 8, schedule: cosine}
+  - {name: all, train: {"backbone.*": 0.1, "*": 1}, lr: 0.05, length: 2 epochs, batch_size: 8}
+"""
+
+
+class Silent:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        assert 0 <= done <= total
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("squares")
+    generator = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir()
+        for number in range(20):
+            noise = generator.normal(0, 45, size=(40, 48, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:02}.jpg", quality=95)
+    return folder
+
+
+def run(
+    photos: Path, folder: Path, *overrides: str, open_test: bool = False, told: Silent | None = None
+) -> Run:
+    recipe = check_text(RECIPE % photos, Recipe, overrides)
+    store = FeatureStore(folder.parent / "features")
+    return train(recipe, folder, store=store, reporter=told or Silent(), open_test=open_test)
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(photos, tmp_path_factory.mktemp("run") / "a", open_test=True)
+
+
+def test_it_learns_what_is_easy(finished: Run):
+    assert finished.status == "finished"
+    assert finished.series("val/top1")[1][-1] > 0.8
+    losses = finished.series("train/loss")[1]
+    assert losses[-1] < losses[0]
+
+
+def test_the_run_folder_holds_all_it_should(finished: Run):
+    names = {path.name for path in finished.folder.iterdir()}
+    assert names >= {
+        "recipe.yaml",
+        "manifest.json",
+        "metrics.jsonl",
+        "predictions",
+        "weights.safetensors",
+        "log.txt",
+    }
+    manifest = finished.manifest
+    assert manifest["class_names"] == sorted(COLOURS)
+    assert manifest["counts"] == {"train": 38, "minitrain": 10, "val": 10, "test": 12}
+    stages = manifest["stages"]
+    assert [stage["name"] for stage in stages] == ["head", "all"]
+    assert [stage["last_step"] for stage in stages] == [30, 40]
+    assert "frozen" in stages[0]["plan"][0]
+
+
+def test_the_recipe_in_the_folder_is_the_one_that_ran(finished: Run, photos: Path):
+    assert check_text(finished.recipe_text, Recipe) == check_text(RECIPE % photos, Recipe)
+
+
+def test_evaluations_are_where_the_recipe_puts_them(finished: Run):
+    steps = list(finished.series("val/top1")[0])
+    assert steps == [0, 5, 10, 15, 20, 25, 30, 30, 35, 40]
+
+
+def test_the_second_stage_starts_where_the_first_ended(finished: Run):
+    steps, values = finished.series("val/loss")
+    ended, begun = (value for step, value in zip(steps, values, strict=True) if step == 30)
+    assert begun == pytest.approx(ended, rel=0.01)
+
+
+def test_the_test_split_was_opened_once_and_said_so(finished: Run):
+    assert finished.test_openings == 1
+    assert len(finished.series("test/top1")[1]) == 1
+    assert len(finished.predictions("test")) == 12
+
+
+def test_without_the_flag_no_test_photo_is_read(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: set[str] = set()
+    original = transform.decode
+    monkeypatch.setattr(transform, "decode", lambda path: read.add(str(path)) or original(path))
+    found = run(photos, tmp_path / "a")
+    written = json.loads((found.folder / "split.json").read_text())
+    test = {str(photos / key) for key in written["test"]}
+    assert len(test) == 12
+    assert read
+    assert not read & test
+    assert found.test_openings == 0
+    assert not list(found.series("test/top1")[1])
+
+
+def test_the_same_recipe_gives_the_same_numbers_bit_for_bit(
+    finished: Run, photos: Path, tmp_path: Path
+):
+    torch.rand(3)  # the global generator must not matter
+    again = run(photos, tmp_path / "a")
+    for key in ("train/loss", "val/loss", "minitrain/top1"):
+        assert list(again.series(key)[1]) == list(finished.series(key)[1])
+    ours, theirs = load_file(again.weights_path), load_file(finished.weights_path)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_another_seed_gives_other_numbers_on_the_same_photos(
+    finished: Run, photos: Path, tmp_path: Path
+):
+    other = run(photos, tmp_path / "a", "seed=1")
+    splits = [(one.folder / "split.json").read_text() for one in (other, finished)]
+    assert splits[0] == splits[1]
+    assert list(other.series("train/loss")[1]) != list(finished.series("train/loss")[1])
+
+
+def test_predict_says_what_training_said(finished: Run, photos: Path):
+    table = finished.predictions("val")
+    paths = [photos / key for key in table["path"]]
+    said = Predictor(finished.folder).predict(paths, top=1)
+    assert [found.classes[0] for found in said] == table["predicted"].to_list()
+    best = [max(row) for row in table["probabilities"].to_list()]
+    assert [found.probabilities[0] for found in said] == pytest.approx(best, rel=1e-3)
+
+
+def test_weights_that_do_not_fit_are_named(finished: Run, tmp_path: Path):
+    for path in finished.folder.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    recipe = (tmp_path / "recipe.yaml").read_text()
+    (tmp_path / "recipe.yaml").write_text(recipe.replace("sketch_dim: 64", "sketch_dim: 32"))
+    with pytest.raises(Exception, match=r"head.classifier.weight.*changed by hand"):
+        Predictor(tmp_path)
+
+
+def test_training_on_all_photos_has_no_val(photos: Path, tmp_path: Path):
+    found = run(photos, tmp_path / "a", "data.val_fraction=0", "stages.0.length=1 epoch")
+    assert found.manifest["counts"]["val"] == 0
+    assert not list(found.series("val/top1")[1])
+    assert list(found.series("minitrain/top1")[1])
+
+
+def test_a_rate_far_too_high_stops_the_run_and_says_where(photos: Path, tmp_path: Path):
+    told = Silent()
+    with pytest.raises(TrainingError, match=r"became (nan|inf) at step \d+.*amber|olive|teal"):
+        run(photos, tmp_path / "a", "stages.all.lr=1e30", "stages.all.momentum=0", told=told)
+    failed = Run(tmp_path / "a")
+    assert failed.status == "failed"
+
+
+def test_a_folder_in_use_is_not_overwritten(finished: Run, photos: Path):
+    before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
+    with pytest.raises(SettingError, match="is not empty"):
+        run(photos, finished.folder)
+    assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")} == before
+
+
+def test_a_pattern_that_decides_over_nothing_stops_before_training(photos: Path, tmp_path: Path):
+    with pytest.raises(RecipeError, match=r"decide over no parameter: bakbone\.\*"):
+        run(photos, tmp_path / "a", 'stages.all.train={"bakbone.*": 0, "*": 1}')
+
+
+def test_accumulation_takes_the_steps_of_the_larger_batch(photos: Path, tmp_path: Path):
+    one = run(photos, tmp_path / "a", "stages.0.batch_size=8", "precision=float32")
+    two = run(
+        photos,
+        tmp_path / "b",
+        "stages.0.batch_size=4",
+        "stages.0.accumulate=2",
+        "precision=float32",
+    )
+    ours, theirs = one.series("train/loss")[1], two.series("train/loss")[1]
+    assert list(ours)[:30] == pytest.approx(list(theirs)[:30], rel=1e-4)
+
+
+def test_photos_are_found_in_folders_and_by_name(photos: Path):
+    amber = sorted((photos / "amber").iterdir())
+    assert find_photos([photos / "amber", photos / "teal" / "00.jpg"]) == [
+        *amber,
+        photos / "teal" / "00.jpg",
+    ]
+
+
+def test_no_photo_and_no_path_are_told(tmp_path: Path):
+    with pytest.raises(Exception, match="There is no file or folder"):
+        find_photos([tmp_path / "none"])
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(Exception, match=r"No photo in .*these are read: .*\.jpg"):
+        find_photos([tmp_path])
