@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fieldmark import machine
 from fieldmark.data.dataset import read_photos
@@ -25,12 +26,12 @@ from fieldmark.data.transform import View
 from fieldmark.layers.backbone import Backbone, frozen_copy, make_backbone
 
 LITE0 = "tf_efficientnet_lite0"
-ROUNDS = 4
-BATCH = {224: 32, 336: 16, 448: 8}
+ROUNDS = 3
+SIZES = (224, 336, 448)
 LEAST_PER_THREAD = 95  # Lite0 at 224 px, where the CPU has bfloat16
-LEAST_AGREEMENT = 0.99  # bfloat16 and float32 see the same ImageNet class
-LEAST_NEIGHBOURS = 0.95  # or the same nearest photo among the others
-PHOTOS = 400
+MOST_LOST = 0.01  # of the accuracy of nearest class means, for bfloat16 in place of float32
+LEAST_AGREEMENT = 0.97  # photos that both put in the same class
+PHOTOS = 1000
 
 Way = Callable[[Tensor], Tensor]
 
@@ -51,7 +52,8 @@ def ways(backbone: Backbone) -> dict[str, tuple[Way, torch.dtype, torch.memory_f
 
 def per_second(backbone: Backbone, clock: Callable[[], float]) -> dict[str, float]:
     size = backbone.image_size
-    images = torch.randn(BATCH[size], 3, size, size, generator=torch.Generator().manual_seed(0))
+    batch = 4 if backbone.name == "vgg16" else 32 * 224**2 // size**2
+    images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     best: dict[str, float] = {}
     chosen = {
         name: partial(way, images.to(dtype, memory_format=memory_format))
@@ -84,44 +86,40 @@ def speeds(backbones: dict[str, Backbone]) -> dict[str, float]:
 
 
 def agreement(folder: Path) -> dict[str, float]:
-    """How often the fast copy and plain float32 see the same in real photos."""
-    exact = make_backbone(LITE0, level="bn2", image_size=224).eval()
+    """What the fast copy and plain float32 see in real photos, each by its own class means."""
+    exact = make_backbone(LITE0, image_size=224).eval()
     fast = frozen_copy(exact, machine.fast_dtype())
-    classifier = imagenet_classifier()
     own = exact.preprocess
     view = View(
         224, 256, interpolation=own.interpolation, mean=own.mean, std=own.std, crop="centre"
     )
     photos = read_photos(folder).photos
-    photos = photos[:: max(1, len(photos) // PHOTOS)][:PHOTOS]
+    photos = photos[:: max(1, len(photos) // PHOTOS)]
     vectors: list[tuple[Tensor, Tensor]] = []
     with torch.inference_mode():
         for start in range(0, len(photos), 32):
             pixels = torch.stack([view.load(photo.path) for photo in photos[start : start + 32]])
             pair = exact(view.normalize(pixels)), fast(view.normalize(pixels, machine.fast_dtype()))
             vectors.append(tuple(maps.float().mean((2, 3)) for maps in pair))
-        a, b = (torch.cat(column) for column in zip(*vectors, strict=True))  # (N, 1280)
-        same_class = classifier(a).argmax(1) == classifier(b).argmax(1)
-        same_neighbour = nearest(a) == nearest(b)
+    labels = torch.tensor([photo.label for photo in photos])
+    seen = [nearest_means(torch.cat(side), labels) for side in zip(*vectors, strict=True)]
+    right = [(side == labels).double().mean().item() for side in seen]
     return {
-        "same ImageNet class": same_class.float().mean().item(),
-        "same nearest photo": same_neighbour.float().mean().item(),
-        "cosine, least": torch.cosine_similarity(a, b).min().item(),
+        "photos": len(photos),
+        "accuracy, float32": right[0],
+        "accuracy, fast": right[1],
+        "same class": (seen[0] == seen[1]).double().mean().item(),
     }
 
 
-def imagenet_classifier() -> torch.nn.Linear:
-    from fieldmark.layers.weights import load_weights
-
-    state = load_weights(LITE0, "package").state
-    layer = torch.nn.Linear(1280, 1000)
-    layer.load_state_dict({part: state[f"classifier.{part}"] for part in ("weight", "bias")})
-    return layer
-
-
-def nearest(vectors: Tensor) -> Tensor:
-    unit = torch.nn.functional.normalize(vectors)
-    return (unit @ unit.T).fill_diagonal_(-1).argmax(1)
+def nearest_means(vectors: Tensor, labels: Tensor) -> Tensor:
+    """The class whose mean direction is nearest, each photo (N, C) left out of its own mean."""
+    unit = functional.normalize(vectors)
+    sums = functional.one_hot(labels).T.float() @ unit  # (K, C)
+    scores = unit @ functional.normalize(sums).T  # (N, K)
+    rows = torch.arange(len(labels))
+    scores[rows, labels] = (functional.normalize(sums[labels] - unit) * unit).sum(1)
+    return scores.argmax(1)
 
 
 def shared(path: str) -> Path | None:
@@ -143,7 +141,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object as well")
     options = parser.parse_args()
     machine.tune_allocator()
-    backbones = {f"Lite0, {s} px": make_backbone(LITE0, image_size=s) for s in BATCH}
+    backbones = {f"Lite0, {s} px": make_backbone(LITE0, image_size=s) for s in SIZES}
     figures = speeds(backbones | {"VGG16 to relu5_3, 224 px": vgg16(options.vgg)})
     targets: dict[str, float] = {}
     if machine.has_native_bfloat16():
@@ -152,14 +150,14 @@ def main() -> int:
         print("\nThis CPU does not multiply bfloat16: no target for speed.")
     if options.cub:
         figures |= (seen := agreement(options.cub))
-        targets |= {"same ImageNet class": LEAST_AGREEMENT, "same nearest photo": LEAST_NEIGHBOURS}
-        print(f"\nfast copy against float32, {PHOTOS} photos:", end=" ")
-        print(", ".join(f"{name} {value:.4f}" for name, value in seen.items()))
+        targets |= {
+            "accuracy, fast": seen["accuracy, float32"] - MOST_LOST,
+            "same class": LEAST_AGREEMENT,
+        }
+        print("\nnearest class means: " + ", ".join(f"{k} {v:.4g}" for k, v in seen.items()))
     missed = [name for name, least in targets.items() if figures[name] < least]
-    print(
-        f"\ntargets: {', '.join(f'{name} >= {least}' for name, least in targets.items())}:", end=""
-    )
-    print(f" missed {', '.join(missed)}" if missed else " met")
+    wanted = "; ".join(f"{name} >= {least:.4g}" for name, least in targets.items())
+    print(f"\ntargets: {wanted}: {'missed ' + ', '.join(missed) if missed else 'met'}")
     if options.json:
         print(json.dumps({"figures": figures, "targets": targets, "missed": missed}))
     return 1 if missed else 0

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fieldmark.studies.run import Run
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -16,6 +15,7 @@ from fieldmark.data import transform
 from fieldmark.errors import RecipeError, SettingError, TrainingError
 from fieldmark.predict import Predictor, find_photos
 from fieldmark.recipe import Recipe
+from fieldmark.studies.run import Run
 from fieldmark.train import train
 from fieldmark.training.features import FeatureStore
 

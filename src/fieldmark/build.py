@@ -12,7 +12,7 @@ import torch
 from fieldmark import machine
 from fieldmark.data.dataset import Photo, PhotoSet, content_hash, read_photos
 from fieldmark.data.split import Split, make_split
-from fieldmark.data.transform import View, default_resize_size
+from fieldmark.data.transform import PIXELS_VERSION, View, default_resize_size
 from fieldmark.layers.backbone import Backbone, make_backbone
 from fieldmark.layers.model import Model, make_head
 from fieldmark.layers.pooling import make_pooling
@@ -96,6 +96,7 @@ def features_key(task: Task) -> str:
         "backbone": task.model.backbone.name,
         "level": task.model.backbone.level_name,
         "view": task.eval_view.to_dict(),
+        "pixels": PIXELS_VERSION,
         "dtype": str(task.dtype),
         "threads": torch.get_num_threads(),
         **{name: versions[name] for name in ("fieldmark", "torch", "torchvision", "cpu")},

@@ -27,7 +27,27 @@ INK, FAINT, GRID = "#333333", "#767676", "#DDDDDD"
 SHADES = ("#F7F7F7", "#EEF3F7")
 WIDTH, NARROWEST, AXIS_WIDTH = 260, 70, 32  # pixels of a panel, a stage in it, its labels
 HEIGHT, LR_HEIGHT, SPACING = 170, 36, 10
-FULL_HEIGHT = HEIGHT + LR_HEIGHT + SPACING + 7  # so that both panels end at the same height
+FULL_HEIGHT = HEIGHT + LR_HEIGHT + SPACING + 5  # so that both panels end at the same height
+STYLE = {
+    "font": "DejaVu Sans, Verdana, sans-serif",
+    "axis": {
+        "domain": False,
+        "gridColor": GRID,
+        "labelColor": FAINT,
+        "tickColor": GRID,
+        "titleAnchor": "start",
+        "titleColor": FAINT,
+        "titleFontSize": 10,
+        "titleFontWeight": "normal",
+    },
+    "title": {
+        "anchor": "start",
+        "color": INK,
+        "fontSize": 14,
+        "subtitleColor": FAINT,
+        "subtitleFontSize": 11,
+    },
+}
 LR_SPAN = 1000  # a cosine ends at zero; its last decades say nothing
 SMOOTHING = 15  # a running mean over a fifteenth of its stage's records
 LABEL_GAP = 0.075  # of the panel's height, so that labels do not overlap
@@ -99,11 +119,12 @@ def curves_chart(data: CurvesData) -> Any:
     with_lr = data.metric == "loss" and not data.rates.is_empty()
     height = HEIGHT if with_lr else FULL_HEIGHT
     stages = data.stages.to_dicts()
-    values = _row(data, [_value_pane(data, s, x_labels=not with_lr) for s in stages], height)
     best = f"○ best val {data.shown(data.best[2])}, step {data.best[1]:,}" if data.best else ""
-    rows = [values.properties(title=alt.TitleParams(TITLES[data.metric], subtitle=best, offset=10))]
+    title = alt.TitleParams(TITLES[data.metric], subtitle=best, offset=10)
+    values = [_value_pane(data, stage, x_labels=not with_lr) for stage in stages]
+    rows = [_row(data, values, height, title=title)]
     if with_lr:
-        rows.append(_row(data, [_lr_pane(data, s) for s in stages], LR_HEIGHT))
+        rows.append(_row(data, [_lr_pane(data, stage) for stage in stages], LR_HEIGHT))
     return alt.vconcat(*rows, spacing=SPACING)
 
 
@@ -111,7 +132,7 @@ def training_chart(run: Run) -> Any:
     """Draw a run's loss and top-1 accuracy side by side."""
     recorded = [m for m in TITLES if any(f"{split}/{m}" in run.keys for split in COLOURS)]
     panels = [curves_chart(curves_data(run, metric)) for metric in recorded or TITLES]
-    return _styled(alt.hconcat(*panels, spacing=24))
+    return alt.hconcat(*panels, spacing=24, background="white", padding=10, config=STYLE)
 
 
 def save(chart: Any, path: Path) -> None:
@@ -211,12 +232,12 @@ def _shown(metric: Metric, value: float) -> str:
 # The drawing; altair's own types are narrower than what it takes, hence the Any
 
 
-def _row(data: CurvesData, panes: Sequence[Any], height: int) -> Any:
+def _row(data: CurvesData, panes: Sequence[list[Any]], height: int, **settings: Any) -> Any:
     placed = [
-        pane.properties(width=width, height=height, view={"fill": SHADES[i % 2], "stroke": None})
-        for i, (pane, width) in enumerate(zip(panes, _widths(data.stages), strict=True))
+        alt.layer(*layers, width=width, height=height, view={"fill": SHADES[i % 2], "stroke": None})
+        for i, (layers, width) in enumerate(zip(panes, _widths(data.stages), strict=True))
     ]
-    return alt.hconcat(*placed, spacing=3, bounds="flush")
+    return alt.hconcat(*placed, spacing=3, bounds="flush", **settings)
 
 
 def _widths(stages: pl.DataFrame) -> list[int]:
@@ -226,7 +247,7 @@ def _widths(stages: pl.DataFrame) -> list[int]:
     return [int(width) for width in widths * max(WIDTH, NARROWEST * len(steps)) / widths.sum()]
 
 
-def _value_pane(data: CurvesData, stage: dict[str, Any], *, x_labels: bool) -> Any:
+def _value_pane(data: CurvesData, stage: dict[str, Any], *, x_labels: bool) -> list[Any]:
     mine = data.curves.filter(pl.col("stage_index") == stage["stage_index"])
     x = _x(stage, labels=x_labels)
     epochs = "" if stage["epochs"] is None else f"{stage['epochs']:.3g} epochs"
@@ -250,14 +271,14 @@ def _value_pane(data: CurvesData, stage: dict[str, Any], *, x_labels: bool) -> A
             )
             for row in data.labels.to_dicts()
         ]
-    return alt.layer(*layers)
+    return layers
 
 
-def _lr_pane(data: CurvesData, stage: dict[str, Any]) -> Any:
+def _lr_pane(data: CurvesData, stage: dict[str, Any]) -> list[Any]:
     rates = data.rates.filter(pl.col("lr") > 0)
     values = rates["lr"].to_list()
     high = max(values, default=1.0)
-    low = max(min(values, default=0.1), high / LR_SPAN)
+    low = min(max(min(values, default=0.1), high / LR_SPAN), high / 10)
     decades = [10.0**n for n in range(-12, 4) if low <= 10.0**n <= high]
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
     axis = _y_axis(stage, format="~g", values=sorted({*decades[:1], *decades[-1:]}))
@@ -269,7 +290,7 @@ def _lr_pane(data: CurvesData, stage: dict[str, Any]) -> Any:
     ]
     if stage["stage_index"] == data.stages.height - 1:
         layers.append(_text("learning rate (log)", FAINT, y=LR_HEIGHT / 2))
-    return alt.layer(*layers)
+    return layers
 
 
 def _text(
@@ -311,21 +332,3 @@ def _y_axis(stage: dict[str, Any], **settings: Any) -> alt.Axis:
     first = stage["stage_index"] == 0
     extent = AXIS_WIDTH if first else 0
     return alt.Axis(labels=first, ticks=first, minExtent=extent, maxExtent=extent, **settings)
-
-
-def _styled(chart: Any) -> Any:
-    label = {"labelColor": FAINT, "labelFontSize": 10, "titleColor": FAINT, "titleFontSize": 10}
-    title = {"anchor": "start", "color": INK, "fontSize": 14, "subtitleColor": FAINT}
-    return (
-        chart.properties(background="white", padding=10)
-        .configure(font="DejaVu Sans, Verdana, sans-serif")
-        .configure_axis(
-            domain=False,
-            gridColor=GRID,
-            tickColor=GRID,
-            titleFontWeight="normal",
-            titleAnchor="start",
-            **label,
-        )
-        .configure_title(subtitleFontSize=11, **title)
-    )

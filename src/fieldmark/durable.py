@@ -118,11 +118,7 @@ def now() -> float:
 
 
 def append(path: Path, record: Mapping[str, JSON]) -> None:
-    """Add one record to a journal: open it, mend it, append, close it.
-
-    Raises:
-        RecordError: the journal is damaged, or another process is writing it.
-    """
+    """Add one record to a journal: open it, mend it, append, close it; raises as `Journal` does."""
     with Journal(path) as journal:
         journal.append(record)
 
@@ -219,10 +215,7 @@ class Journal:
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to; on a clean exit it becomes `path` in one step.
 
-    Args:
-        path: The file; its folder must exist.
-        sync: Whether to wait for the disk. Without, a power cut may empty the file: only for what
-            can be made again, such as a cache.
+    Without `sync` a power cut may empty the file: only for what can be made again, as in a cache.
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}-{next(_counter)}.tmp"
@@ -263,6 +256,11 @@ def append_text(path: Path, text: str) -> None:
             _disk.write(file, text.encode(errors="backslashreplace"))
     finally:
         _disk.close(file)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is what a killed process left of a replacement."""
+    return re.fullmatch(r"\..+\.\d+-\d+\.tmp", name) is not None
 
 
 def make_folder(path: Path) -> None:

@@ -45,23 +45,29 @@ def make_inputs(task: Task, store: FeatureStore, progress: Progress) -> StageInp
 
 
 def training_steps(
-    inputs: StageInputs, count: int, *, batch_size: int, accumulate: int, seed: int
+    inputs: StageInputs,
+    count: int,
+    *,
+    batch_size: int,
+    accumulate: int,
+    seed: int,
+    first: int = 0,
 ) -> Iterator[list[Batch]]:
     """The batches of each optimiser step, epoch after epoch, without end.
 
     Each epoch is a fresh order of all `count` samples, decided by (seed, epoch) alone; its last
-    step may be smaller than the others.
+    step may be smaller than the others. `first` steps are passed over.
     """
-    epoch = 0
+    epoch, skipped = divmod(first, -(-count // (batch_size * accumulate)))
     while True:
         order = epoch_order(count, seed=seed, epoch=epoch)
         steps = [
             list(batches(step, batch_size)) for step in batches(order, batch_size * accumulate)
-        ]
+        ][skipped:]
         loaded = inputs.epoch([part for step in steps for part in step], seed=seed, epoch=epoch)
         for step in steps:
             yield list(islice(loaded, len(step)))
-        epoch += 1
+        epoch, skipped = epoch + 1, 0
 
 
 class PhotoInputs:

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,16 @@ def test_what_cannot_work_is_refused_when_built(settings, message):
     arguments = {"name": "test_resnet", "weights": "none", "image_size": 160} | settings
     with pytest.raises(SettingError, match=message):
         make_backbone(**arguments)
+
+
+def test_a_patch_model_takes_the_size_it_was_trained_at(monkeypatch):
+    name = "vit_tiny_patch16_224"
+    entry = timm.get_pretrained_cfg(name)
+    odd = replace(entry, input_size=(3, 166, 166))
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda _name: odd)
+    assert make_backbone(name, weights="none", image_size=166).reduction == 16
+    with pytest.raises(SettingError, match=r"divisible by the patch size 16\)\. Use 166 or 160"):
+        make_backbone(name, weights="none", image_size=164)
 
 
 def test_a_model_without_feature_maps_is_refused(monkeypatch):

@@ -53,6 +53,30 @@ def test_going_on_is_bit_for_bit_the_same_as_never_stopping(tmp_path: Path, make
         assert torch.equal(value, other.state_dict()[key])
 
 
+def test_a_momentum_comes_back_in_the_memory_format_of_its_parameter(tmp_path: Path):
+    def convolution() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = nn.Conv2d(3, 4, 3)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+        model.to(memory_format=torch.channels_last)
+        return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        images = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+        optimizer.zero_grad()
+        model(images.to(memory_format=torch.channels_last)).square().mean().backward()
+        optimizer.step()
+
+    model, optimizer = convolution()
+    step(model, optimizer)
+    save_checkpoint(tmp_path / "last", model, optimizer, {})
+    other, second = convolution()
+    restore(load_checkpoint(tmp_path / "last"), other, second)
+    step(model, optimizer)
+    step(other, second)
+    assert torch.equal(model.weight, other.weight)
+
+
 def test_without_an_optimizer_the_weights_come_back(tmp_path: Path):
     model, other = network(), network()
     with torch.no_grad():

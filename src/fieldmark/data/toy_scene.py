@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from fieldmark.data.toy_bird import Colour, Points, flat, ink, spline
+from fieldmark.data.toy_bird import flat, ink
+from fieldmark.data.toy_form import Colour, Points, spline
 
 # Top and bottom of the backdrop, then two colours of things out of focus.
 BACKDROPS = np.array(
@@ -21,6 +22,8 @@ BACKDROPS = np.array(
         [(0.78, 0.80, 0.70), (0.52, 0.56, 0.40), (0.92, 0.66, 0.72), (0.38, 0.46, 0.34)],  # orchard
     ]
 )
+BARK = np.array([(0.40, 0.30, 0.22), (0.50, 0.46, 0.40), (0.60, 0.54, 0.34), (0.38, 0.42, 0.22)])
+LEAVES = np.array([(0.36, 0.50, 0.20), (0.46, 0.58, 0.26), (0.28, 0.42, 0.24), (0.72, 0.48, 0.18)])
 LEAF = spline(0j, 0.25 - 0.2j, 0.6 - 0.19j, 1.0, 0.6 + 0.19j, 0.25 + 0.2j, steps=4)
 
 
@@ -46,24 +49,28 @@ def backdrop(side: int, clutter: float, rng: np.random.Generator) -> Image.Image
 
 
 def perch(
-    canvas: Image.Image, foot: complex, along: complex, thick: float, rng: np.random.Generator
+    canvas: Image.Image,
+    foot: complex,
+    reach: complex,
+    thick: float,
+    rng: np.random.Generator,
 ) -> None:
-    """A branch or a stem through `foot`, running along the unit vector `along`."""
-    reach = np.array([-1.5, -0.7, -0.25, 0.0, 0.25, 0.7, 1.5]) * canvas.width
-    sag = rng.normal(0, 0.03, 7) * canvas.width * np.array([1, 1, 0.1, 0, 0.1, 1, 1])
-    line = spline(*(foot + along * (reach + 1j * (sag + 0.5 * thick))), closed=False, steps=8)
-    bark = np.array([(0.40, 0.30, 0.22), (0.50, 0.46, 0.40), (0.60, 0.54, 0.34), (0.38, 0.42, 0.22)])
-    colour = bark[rng.integers(4)] * rng.uniform(0.7, 1.2)
-    pen = ImageDraw.Draw(canvas, "RGBA")
+    """A branch through `foot`, by the vector `reach` either way."""
+    along = reach / abs(reach)
+    sag = rng.normal(0, 0.02 * abs(reach), 7) * np.array([1, 1, 0.1, 0, 0.1, 1, 1])
+    way = np.array([-1.0, -0.5, -0.17, 0.0, 0.17, 0.5, 1.0]) * abs(reach)
+    line = spline(*(foot + along * (way + 1j * (sag + 0.5 * thick))), closed=False, steps=8)
+    colour = BARK[rng.integers(len(BARK))] * rng.uniform(0.7, 1.2)
     taper = 1 + 0.35 * np.linspace(-1, 1, line.size) * rng.choice([-1, 1])
-    up = -1j * along if along.real > 0 else 1j * along
+    up = (-1j if along.real > 0 else 1j) * along
+    pen = ImageDraw.Draw(canvas, "RGBA")
     for low, high, tone in ((-0.5, 0.5, 0.75), (-0.25, 0.5, 0.95), (0.1, 0.42, 1.2)):
         sides = [line + up * thick * taper * high, (line + up * thick * taper * low)[::-1]]
         pen.polygon(flat(np.concatenate(sides)), ink(colour * tone))
     for t, side, long in rng.random((14, 3)):  # cracks in the bark
-        at = line[int(t * (line.size - 1))] + up * thick * (side - 0.5) * 0.8
-        end = at + along * thick * (0.4 + long)
-        pen.line((at.real, at.imag, end.real, end.imag), ink(colour * 0.55, 0.7), 2)
+        start = line[int(t * (line.size - 1))] + up * thick * (side - 0.5) * 0.8
+        crack = np.array([start, start + along * thick * (0.4 + long)])
+        pen.line(flat(crack), ink(colour * 0.55, 0.7), 2)
 
 
 def sprig(
@@ -90,8 +97,8 @@ def _leaf(pen: ImageDraw.ImageDraw, at: complex, stalk: complex, colour: Colour)
 
 def leaf_colour(rng: np.random.Generator) -> Colour:
     """Green, mostly; sometimes autumn."""
-    base = np.array([(0.36, 0.50, 0.20), (0.46, 0.58, 0.26), (0.28, 0.42, 0.24), (0.72, 0.48, 0.18)])
-    return base[rng.integers(4)] * rng.uniform(0.7, 1.15)  # type: ignore[no-any-return]
+    colour: Colour = LEAVES[rng.integers(len(LEAVES))] * rng.uniform(0.7, 1.15)
+    return colour
 
 
 @dataclass(frozen=True)

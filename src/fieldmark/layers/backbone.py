@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fieldmark.errors import SettingError, WeightsError
 from fieldmark.layers.cut import Cut, find_cut, level_list, levels, sources_of
-from fieldmark.layers.weights import Interpolation, Preprocess, load_weights
+from fieldmark.layers.weights import Interpolation, Preprocess, load_weights, timm_preprocess
 
 
 class Backbone(nn.Module):
@@ -154,16 +154,20 @@ def _dry_run(name: str, level: int | str, image_size: int) -> _Dry:
             problem = error
         if "meta tensor" not in str(problem):  # else the model looks at numbers on its way
             break
-    entry = timm.get_pretrained_cfg(name)
     sizes = {image_size // unit * unit + more for unit in (14, 16, 32) for more in (0, unit)}
-    sizes |= {entry.input_size[-1]} if entry else set()
-    nearest = sorted(sizes - {image_size}, key=lambda size: abs(size - image_size))
+    nearest = sorted(
+        (sizes | {_native(name)}) - {image_size}, key=lambda size: abs(size - image_size)
+    )
     accepted = (str(size) for size in nearest if size > 0 and _takes(name, level, size))
-    reason = str(problem).partition("\n")[0].rstrip(".")
+    reason = str(problem).partition("\n")[0].rstrip(".") or type(problem).__name__
     raise SettingError(
         f"`image_size` {image_size} does not fit {name} ({reason}). "
         f"Use {' or '.join(islice(accepted, 2)) or 'another model'}."
     ) from problem
+
+
+def _native(name: str) -> int:
+    return timm_preprocess(name).image_size
 
 
 def _takes(name: str, level: int | str, image_size: int) -> bool:
@@ -179,9 +183,10 @@ def _try(name: str, level: int | str, image_size: int, device: str) -> _Dry:
         whole = _build(name, image_size).eval()
         if not hasattr(whole, "forward_intermediates"):
             raise SettingError(f"{name} gives no feature maps. Use another model.")
-        # A patch embedding drops the pixels that fill no patch, and says nothing.
+        # A patch embedding drops the pixels that fill no patch and says nothing; two models of
+        # timm were trained that way.
         patch = getattr(getattr(whole, "patch_embed", None), "patch_size", None)
-        if isinstance(patch, tuple) and image_size % patch[0]:
+        if isinstance(patch, tuple) and image_size % patch[0] and image_size != _native(name):
             raise ValueError(f"it must be divisible by the patch size {patch[0]}")
         images = torch.zeros(1, 3, image_size, image_size)
         cut = find_cut(name, whole, level, images)

@@ -1,7 +1,8 @@
 """The Gram matrix of a feature map, and a signed scatter whose order never changes.
 
-`gram` is full bilinear pooling (Lin et al. 2015, arXiv 1504.07889). `sum_into_bins` after it is
-the Tensor Sketch for devices where adding into bins runs in no fixed order (CUDA).
+`gram`, or `product` of two maps, is full bilinear pooling (Lin et al. 2015, arXiv 1504.07889).
+`sum_into_bins` after it is the Tensor Sketch for devices where adding into bins runs in no fixed
+order (CUDA). Products are written with `out=`: torch leaves such calls out of autocast.
 """
 
 from collections.abc import Sequence
@@ -53,6 +54,32 @@ def _gram_grad(ctx: Any, grad: Tensor) -> Any:
 
 
 _gram.register_autograd(_gram_grad, setup_context=keep_tensors)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply matrices, `(B, n, k)` by `(B, k, m)`, also under autocast in their own precision."""
+    c: Tensor = _product(a, b)
+    return c
+
+
+@torch.library.custom_op("fieldmark::product", mutates_args=())
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    c = a.new_empty(len(a), a.shape[1], b.shape[2])
+    torch.bmm(a, b, out=c)
+    return c
+
+
+@_product.register_fake
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(len(a), a.shape[1], b.shape[2])
+
+
+def _product_grad(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    a, b = ctx.saved_tensors
+    return product(grad, b.mT), product(a.mT, grad)
+
+
+_product.register_autograd(_product_grad, setup_context=keep_tensors)
 
 
 def sum_into_bins(values: Tensor, sketch: CountSketch) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fieldmark.layers.bilinear import product
 from fieldmark.layers.operators import keep_tensors
 
 _ROWS = 1024
@@ -99,6 +100,9 @@ def maclaurin_sketch(x: Tensor, y: Tensor, signs1: Tensor, signs2: Tensor) -> Te
 
 def maclaurin_positions(x: Tensor, y: Tensor, signs1: Tensor, signs2: Tensor) -> Tensor:
     """Sketch each position, no pooling: `(B, C1, P)`, `(B, C2, P)` to `(B, D, P)`."""
-    left, right = signs1.to(x.dtype) @ x, signs2.to(y.dtype) @ y
+    left, right = (
+        product(signs.to(m.dtype).expand(len(m), -1, -1), m)
+        for signs, m in ((signs1, x), (signs2, y))
+    )
     sketch: Tensor = left * right * len(signs1) ** -0.5
     return sketch

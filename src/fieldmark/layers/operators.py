@@ -9,7 +9,7 @@ from typing import Any
 
 # torch passes `output` by name.
 def keep_tensors(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
-    """Save an operator's tensors for its backward, lists of them flattened; numbers are left out."""
+    """Save an operator's tensors for its backward, lists of them flattened, without numbers."""
     kept: list[Any] = []
     for value in inputs:
         if isinstance(value, list | tuple):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldmark.errors import SettingError
-from fieldmark.layers.bilinear import gram
+from fieldmark.layers.bilinear import gram, product
 from fieldmark.layers.sketch import RandomMaclaurin, TensorSketch
 
 METHODS = ("tensor_sketch", "random_maclaurin")
@@ -54,8 +54,7 @@ class Pooling(nn.Module):
         self._check(x, y)
         maps = [x] if y is None else [x, y]
         wide = [m.to(torch.promote_types(m.dtype, torch.float32)).flatten(2) for m in maps]
-        with torch.autocast(x.device.type, enabled=False):
-            return self._pool(*wide)
+        return self._pool(*wide)
 
     def _pool(self, *maps: Tensor) -> Tensor:
         """Pool maps of `(B, C, positions)`, in float32 at least."""
@@ -164,10 +163,8 @@ class BilinearPooling(Pooling):
 
     def _pool(self, *maps: Tensor) -> Tensor:
         if len(maps) == 1:
-            product: Tensor = gram(maps[0])  # (B, C, C)
-        else:
-            product = maps[0] @ maps[1].mT  # (B, C1, C2)
-        return product.flatten(1)
+            return gram(maps[0]).flatten(1)
+        return product(maps[0], maps[1].mT).flatten(1)
 
 
 class CompactBilinearPooling(Pooling):
@@ -242,7 +239,7 @@ class CovariancePooling(Pooling):
 
     def _pool(self, *maps: Tensor) -> Tensor:
         x = maps[0]  # (B, C, P)
-        covariance: Tensor = gram(x - x.mean(2, keepdim=True)) / x.shape[2]  # (B, C, C)
+        covariance = gram(x - x.mean(2, keepdim=True)) / x.shape[2]  # (B, C, C)
         # A map with a single value has no covariance: the floor keeps its gradient finite.
         trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + 1e-12
         root = _newton_schulz(covariance / trace, self.iterations) * trace.sqrt()
@@ -256,10 +253,10 @@ class CovariancePooling(Pooling):
 def _newton_schulz(A: Tensor, iterations: int) -> Tensor:
     identity = torch.eye(A.shape[1], dtype=A.dtype, device=A.device)
     step = 1.5 * identity - 0.5 * A  # Z_0 = I
-    Y, Z = A @ step, step
+    Y, Z = product(A, step), step
     for _ in range(iterations - 1):
-        step = 1.5 * identity - 0.5 * Z @ Y
-        Y, Z = Y @ step, step @ Z
+        step = 1.5 * identity - 0.5 * product(Z, Y)
+        Y, Z = product(Y, step), product(step, Z)
     return Y
 
 

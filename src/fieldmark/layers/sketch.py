@@ -11,7 +11,6 @@ agree to rounding:
     bags      the Gram matrix, each bin summed in a fixed order; for CUDA, where scatters race
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldmark.errors import WeightsError
-from fieldmark.layers.bilinear import gram, sum_into_bins
+from fieldmark.layers.bilinear import gram, product, sum_into_bins
 from fieldmark.layers.gram import cross_gram_sketch, gram_sketch
 from fieldmark.layers.hashing import (
     CountSketch,
@@ -85,7 +84,7 @@ class TensorSketch(nn.Module):
         if route == "spectrum":
             return spectral_sketch(x, y, self._first, self._second)
         if route == "bags":
-            G = gram(x) if y is None else x @ y.mT  # (B, C1, C2)
+            G = gram(x) if y is None else product(x, y.mT)  # (B, C1, C2)
             return sum_into_bins(G.flatten(1), self._pairs)
         if y is None:
             return gram_sketch(x, self._bins, self.sketch_dim)
@@ -94,9 +93,10 @@ class TensorSketch(nn.Module):
     def _choose_route(self, x: Tensor) -> Route:
         if x.is_cuda:
             return "bags"
-        C1, C2, D, P = len(self.index_hash1), len(self.index_hash2), self.sketch_dim, x.shape[2]
-        through_gram = C1 * C2 * (0.03 * P + 3.5)
-        through_spectrum = P * (2.5 * D * math.log2(D) + 2 * (C1 + C2))
+        # Nanoseconds, forward and backward, as measured by bench/pooling.py; only ratios matter.
+        P, pairs = x.shape[2], len(self.index_hash1) * len(self.index_hash2)
+        through_gram = pairs * (0.066 * P + 2.2 if self.two_maps else 0.037 * P + 3)
+        through_spectrum = 12 * self.sketch_dim * P
         return "spectrum" if through_spectrum < through_gram else "gram"
 
     def _build_tables(self) -> None:

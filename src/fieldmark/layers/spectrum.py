@@ -21,7 +21,7 @@ from fieldmark.layers.hashing import CountSketch
 from fieldmark.layers.operators import keep_tensors
 
 # One count-sketched chunk; a handful of such arrays are alive at once.
-_CHUNK_BYTES = 256 << 10
+_CHUNK_BYTES = 512 << 10
 _FEWEST_COLUMNS = 16
 
 
@@ -45,11 +45,12 @@ def _spectral_sketch(x: Tensor, y: Tensor | None, hashes: Sequence[Tensor]) -> T
     spectra = x.new_zeros(D, len(x), dtype=x.dtype.to_complex())
     for group, span in chunks(x, D):
         part = _cut(x[group, :, span])
-        z = torch.fft.fft(_sketch_pairs(part, first), dim=0)  # (D, n, m / 2)
+        z = torch.fft.fft(_sketch_pairs(part, first), dim=0)  # (D, n m / 2)
         w = _sketch_pairs(part if y is None else _cut(y[group, :, span]), second)
         w = torch.fft.ifft(w, dim=0, norm="forward")
         # Not `conj`: inside an operator compiled for the first time torch drops the lazy flag.
-        spectra[:, group] += z.mul_(w.conj_physical_()).sum(2)
+        z *= w.conj_physical_()
+        spectra[:, group] += z.view(D, part.shape[1], -1).sum(2)
     sketch: Tensor = torch.fft.ifft(spectra, dim=0).real.T.contiguous()
     return sketch
 
@@ -66,7 +67,7 @@ def _spectral_sketch_backward(
         part2 = part if y is None else _cut(y[group, :, span])
         da = _correlate(_sketch_pairs(part2, second), spectra[:, group])
         db = _correlate(_sketch_pairs(part, first), spectra[:, group])
-        da, db = first.transpose(da), second.transpose(db)  # (C1 or C2, n, m)
+        da, db = first.transpose(da), second.transpose(db)  # (C1 or C2, n m)
         if y is None:
             da += db
         else:
@@ -93,20 +94,23 @@ def _cut(part: Tensor) -> Tensor:
 
 
 def _paste(part: Tensor, into: Tensor) -> None:
-    into.copy_(part.transpose(0, 1)[:, :, : into.shape[2]])
+    """Copy `(C, n m)` to `(n, C, m)`, without the position of zeros."""
+    into.copy_(part.view(len(part), len(into), -1).transpose(0, 1)[:, :, : into.shape[2]])
 
 
 def _sketch_pairs(part: Tensor, sketch: CountSketch) -> Tensor:
-    """Count-sketch `(C, n, m)` to complex `(D, n, m / 2)`: two positions to a number."""
-    bins = sketch.apply(part.flatten(1)).view(-1, part.shape[1], part.shape[2] // 2, 2)
-    return torch.view_as_complex(bins)
+    """Count-sketch `(C, n, m)` to complex `(D, n m / 2)`: two positions to a number."""
+    bins = sketch.apply(part.flatten(1))
+    return torch.view_as_complex(bins.view(len(bins), -1, 2))
 
 
 def _correlate(pairs: Tensor, spectra: Tensor) -> Tensor:
-    """Correlate complex `(D, n, m / 2)` with the gradients of n samples; real `(D, n, m)`."""
+    """Correlate complex `(D, n m / 2)` with the gradients of n samples; real `(D, n m)`."""
     reflected = torch.fft.ifft(pairs, dim=0, norm="forward")
-    correlated: Tensor = torch.fft.ifft(reflected.mul_(spectra), dim=0)
-    return torch.view_as_real(correlated).flatten(2)
+    reflected.view(len(pairs), spectra.shape[1], -1).mul_(spectra)
+    # The transform leaves bins innermost. A plain two-dimensional copy turns them back fastest.
+    correlated = torch.fft.ifft(reflected, dim=0).contiguous()
+    return torch.view_as_real(correlated).flatten(1)
 
 
 @_spectral_sketch.register_fake

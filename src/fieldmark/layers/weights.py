@@ -81,9 +81,7 @@ class Preprocess:
             return cls(**known)  # type: ignore[arg-type]  # checked by __post_init__
         except (KeyError, TypeError) as error:
             fields = ", ".join(cls.__dataclass_fields__)
-            raise SettingError(
-                f"Preprocessing needs exactly {fields}, got {values}."
-            ) from error
+            raise SettingError(f"Preprocessing needs exactly {fields}, got {values}.") from error
 
 
 class Weights(NamedTuple):
@@ -260,8 +258,12 @@ def weights_hash(module: nn.Module) -> str:
 
     Independent of the device and of the memory format; any changed bit changes it.
     """
+    return tensors_hash(chain(module.named_parameters(), module.named_buffers()))
+
+
+def tensors_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of tensors, in the order of their names."""
     digest = hashlib.sha256()
-    tensors = chain(module.named_parameters(), module.named_buffers())
     for name, tensor in sorted(tensors, key=lambda item: item[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)

@@ -60,21 +60,18 @@ class StageSpan:
 class Run:
     """Reads a run's folder; what it has read it keeps, so make a new one to look again.
 
-    Args:
-        folder: The run's folder.
-
     Raises:
         RecordError: the folder is no run, or one of a newer Fieldmark.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        missing = [name for name in (RECIPE, MANIFEST) if not (self.folder / name).is_file()]
+        needed = (RECIPE, METRICS, MANIFEST)
+        missing = [f"`{name}`" for name in needed if not (self.folder / name).is_file()]
         if missing:
             raise RecordError(
-                f"`{self.folder}` is no run: {' and '.join(f'`{name}`' for name in missing)} "
-                f"{'is' if len(missing) == 1 else 'are'} missing. Name a folder that "
-                "`fieldmark train` made."
+                f"`{self.folder}` is no run, it lacks {', '.join(missing)}. "
+                "Name a folder that `fieldmark train` made."
             )
         self.manifest = _read_manifest(self.folder)
 
@@ -110,9 +107,7 @@ class Run:
         for record in self._steps:
             index = stages.setdefault(record["stage"], len(stages))
             head = (record["step"], record["epoch"], record["stage"], index)
-            rows += [
-                (*head, key, value, record["time"]) for key, value in record["metrics"].items()
-            ]
+            rows += [(*head, *metric, record["time"]) for metric in record["metrics"].items()]
         return pl.DataFrame(rows, schema=METRICS_SCHEMA, orient="row")
 
     @cached_property
@@ -145,7 +140,7 @@ class Run:
         Raises:
             RecordError: no predictions of this split are stored.
         """
-        path = _predictions_path(self.folder, split)
+        path = self.folder / "predictions" / f"{split}.parquet"
         if not path.is_file():
             found = sorted(file.stem for file in path.parent.glob("*.parquet"))
             raise RecordError(
@@ -160,7 +155,13 @@ class Run:
 
     @cached_property
     def _steps(self) -> list[dict[str, Any]]:
-        return [record for record in self._records if "metrics" in record]
+        steps: list[dict[str, Any]] = []
+        for record in self._records:
+            if record.get("event") == "resumed":
+                del steps[record["keep"] :]
+            elif "metrics" in record:
+                steps.append(record)
+        return steps
 
 
 class RunWriter:
@@ -171,7 +172,6 @@ class RunWriter:
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = Path(folder)
-        self.weights_path = self.folder / WEIGHTS
         self.manifest = manifest
         self._journal = durable.Journal(self.folder / METRICS)
 
@@ -188,28 +188,24 @@ class RunWriter:
             SettingError: the folder is not empty, or the manifest lacks `class_names`.
         """
         folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and not _was_only_begun(folder, recipe_text):
             raise SettingError(
                 f"`{folder}` is not empty, and a run begins in a folder of its own. "
                 "Name another, or remove this one."
             )
         if "class_names" not in manifest:
             raise SettingError(f"A manifest needs `class_names`, got only {sorted(manifest)}.")
-        began = {"format": FORMAT, "status": "running", "started": durable.now()}
-        content = _to_json({**began, **manifest})
+        started = {"format": FORMAT, "status": "running", "started": durable.now(), **manifest}
+        content = _to_json(started)
         durable.make_folder(folder)
         durable.replace(folder / RECIPE, recipe_text.encode())
-        writer = cls(folder, {**began, **manifest})
+        writer = cls(folder, started)
         durable.replace(folder / MANIFEST, content)
         return writer
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Go on writing to a run, for instance to add predictions.
-
-        Raises:
-            RecordError: the folder is no run, or another process is writing it.
-        """
+        """Go on writing to a run: to add predictions, or before `resume`."""
         return cls(folder, Run(folder).manifest)
 
     def record(
@@ -234,6 +230,14 @@ class RunWriter:
             if name.startswith("top") and not (0 <= value <= 1 or math.isnan(value)):
                 raise SettingError(f"`{key}` must be a fraction in 0..1, got {value}.")
         self._append({"step": step, "epoch": epoch, "stage": stage, "metrics": numbers})
+
+    def resume(self, *, keep: int) -> None:
+        """Write down that the run goes on from a checkpoint that knew `keep` records of metrics.
+
+        Readers pass over those written after it, since their steps are taken again.
+        """
+        self._append({"event": "resumed", "keep": keep})
+        self.update_manifest(status="running", reason=None)
 
     def count_test_opening(self) -> None:
         """Write down that the test split is being looked at; call it before the look."""
@@ -265,9 +269,8 @@ class RunWriter:
         wanted = (len(paths), len(names))
         if probabilities.shape != wanted or len(labels) != len(paths):
             raise SettingError(
-                f"Predictions of {len(paths)} photos and {len(names)} classes need {len(paths)} "
-                f"labels and probabilities of shape {wanted}, got {len(labels)} labels and shape "
-                f"{probabilities.shape}."
+                f"Predictions of {len(paths)} photos need as many labels and probabilities of "
+                f"shape {wanted}, got {len(labels)} labels and shape {probabilities.shape}."
             )
         columns = {
             "path": pl.Series(paths, dtype=pl.String),
@@ -277,7 +280,7 @@ class RunWriter:
         }
         buffer = io.BytesIO()
         pl.DataFrame(columns).write_parquet(buffer)
-        path = _predictions_path(self.folder, split)
+        path = self.folder / "predictions" / f"{split}.parquet"
         durable.make_folder(path.parent)
         durable.replace(path, buffer.getvalue())
 
@@ -315,10 +318,6 @@ class RunWriter:
         self._journal.append({**record, "time": durable.now()})
 
 
-def _predictions_path(folder: Path, split: str) -> Path:
-    return folder / "predictions" / f"{split}.parquet"
-
-
 def _to_json(manifest: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
@@ -342,3 +341,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"`{folder}` has format {version}, this Fieldmark reads up to {FORMAT}. Upgrade it."
         )
     return manifest
+
+
+def _was_only_begun(folder: Path, recipe_text: str) -> bool:
+    """Whether a folder is empty, or holds what a run killed before its manifest leaves."""
+    names = {path.name for path in folder.iterdir() if not durable.is_temporary(path.name)}
+    ours = RECIPE in names and (folder / RECIPE).read_bytes() == recipe_text.encode()
+    return not names or (ours and names <= {RECIPE, METRICS})

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from fieldmark import durable
 from fieldmark.errors import RecordError
+from fieldmark.layers.weights import tensors_hash
 
 FORMAT = 1
 
@@ -100,9 +101,15 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer | Non
         raise RecordError(f"The checkpoint is of another model: {reason}") from error
     if optimizer is None:
         return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     kept: dict[int, dict[str, Tensor]] = {}
     for name, value in _under("optimizer.", checkpoint.tensors).items():
         index, _, key = name.partition(".")
+        like = parameters[int(index)]
+        if value.shape == like.shape:
+            # Files know no memory format, and fused optimisers walk raw memory: a momentum whose
+            # layout is not its parameter's would be added to the wrong entries.
+            value = torch.empty_like(like, requires_grad=False).copy_(value)  # noqa: PLW2901
         kept.setdefault(int(index), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": kept, "param_groups": groups})
@@ -117,8 +124,5 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    digest = sha256(json.dumps(dict(sorted(header.items()))).encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    words = json.dumps(dict(sorted(header.items())))
+    return sha256(f"{words} {tensors_hash(tensors.items())}".encode()).hexdigest()

@@ -1,8 +1,8 @@
 """One stage's steps: freeze, iterate, and prove that what was frozen stayed so."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import sha256
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from fieldmark.errors import TrainingError
+from fieldmark.layers.weights import tensors_hash
 from fieldmark.training.optim import ParameterPlan
 
 
@@ -57,20 +58,9 @@ def frozen_hash(model: nn.Module) -> str:
         if isinstance(module, _BatchNorm) and module.training
         for buffer, _ in module.named_buffers(recurse=False)
     }
-    digest = sha256()
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            _feed(digest.update, name, parameter)
-    for name, buffer in model.named_buffers():
-        if name not in moving:
-            _feed(digest.update, name, buffer)
-    return digest.hexdigest()
-
-
-def _feed(update: Callable[[Any], None], name: str, tensor: Tensor) -> None:
-    update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    update(raw.numpy())
+    parameters = (item for item in model.named_parameters() if not item[1].requires_grad)
+    buffers = (item for item in model.named_buffers() if item[0] not in moving)
+    return tensors_hash(chain(parameters, buffers))
 
 
 def train_steps(
@@ -80,6 +70,7 @@ def train_steps(
     *,
     factor: Callable[[int], float],
     seed: int,
+    first: int = 0,
     name: Callable[[int], str] = str,
 ) -> Iterator[float]:
     """Take one optimiser step for each group of batches and yield its mean loss in nats.
@@ -93,12 +84,13 @@ def train_steps(
         optimizer: its groups carry `base_lr`.
         factor: step, from 0, to the multiplier of every `base_lr`.
         seed: of dropout and its like, which depend on it and on the step alone.
+        first: the number of the first step, where an interrupted stage goes on.
         name: what a sample is called in a message.
 
     Raises:
         TrainingError: the loss is no longer finite; says at which step and for which samples.
     """
-    for step, batches in enumerate(steps):
+    for step, batches in enumerate(steps, start=first):
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor(step)
         optimizer.zero_grad(set_to_none=True)

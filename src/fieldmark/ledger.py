@@ -1,0 +1,119 @@
+"""Where a training is, and how that is told and written down."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+
+from fieldmark.recipe import Stage
+from fieldmark.studies.run import RunWriter
+from fieldmark.training.checkpoint import save_checkpoint
+from fieldmark.training.optim import ParameterPlan
+
+CHECKPOINT = "last.safetensors"
+
+
+class Reporter(Protocol):
+    """Who is told how it goes."""
+
+    def say(self, line: str) -> None:
+        """A line worth keeping."""
+
+    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """How far `task` is."""
+
+
+@dataclass
+class Position:
+    """Where a training is: all that a checkpoint needs besides tensors."""
+
+    stage: int = 0
+    stage_step: int = 0
+    step: int = 0
+    """Optimiser steps of all stages so far."""
+    epoch: float = 0.0
+    """Passes over the training photos so far."""
+    epochs_before: float = 0.0
+    """Those of the stages before this one."""
+    records: int = 0
+    """Lines of metrics written so far."""
+    running: list[float] = field(default_factory=list)
+    """Losses since the last record of the running loss."""
+    latest: dict[str, float] = field(default_factory=dict)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    """What is noted of each stage that ended."""
+
+
+class Ledger:
+    """Tells and writes down what a training does, and keeps checkpoints.
+
+    Args:
+        writer: of the run's folder.
+        reporter: whoever looks on.
+        at: where the training is; kept up to date here and by the training.
+        checkpoint_seconds: how much work an interruption may cost, at most.
+    """
+
+    def __init__(
+        self, writer: RunWriter, reporter: Reporter, at: Position, *, checkpoint_seconds: float
+    ) -> None:
+        self.writer = writer
+        self.reporter = reporter
+        self.at = at
+        self._checkpoint_seconds = checkpoint_seconds
+        self._saved = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Tell whoever looks on, and the run's log."""
+        self.writer.log(line)
+        self.reporter.say(line)
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Tell how far a part of the work is."""
+        self.reporter.progress(task, done, total, self.at.latest)
+
+    def record(self, metrics: Mapping[str, float], stage: Stage) -> None:
+        """Write metrics down at the step where the training is."""
+        self.at.latest |= metrics
+        self.writer.record(metrics, step=self.at.step, stage=stage.name, epoch=self.at.epoch)
+        self.at.records += 1
+
+    def record_running(self, stage: Stage, optimizer: Optimizer) -> None:
+        """The mean loss since the last time, and the highest learning rate."""
+        running = self.at.running
+        rate = max(group["lr"] for group in optimizer.param_groups)
+        self.record({"train/loss": sum(running) / len(running), "train/lr": rate}, stage)
+        running.clear()
+
+    def note_stage(
+        self, stage: Stage, plan: ParameterPlan, frozen: str, preparing: float, training: float
+    ) -> None:
+        """Add what became of the stage to the manifest, and move on to the next."""
+        at = self.at
+        at.stages.append(
+            {
+                "name": stage.name,
+                "plan": plan.describe(stage.lr, stage.weight_decay),
+                "frozen_hash": frozen,
+                "seconds_preparing": round(preparing, 3),
+                "seconds_training": round(training, 3),
+                "last_step": at.step,
+            }
+        )
+        self.writer.update_manifest(stages=at.stages)
+        at.stage, at.stage_step, at.epochs_before = at.stage + 1, 0, at.epoch
+        tops = {split: at.latest.get(f"{split}/top1") for split in ("minitrain", "val")}
+        shown = [f"{split} top-1 {top:.1%}" for split, top in tops.items() if top is not None]
+        self.say(f"  {', '.join(shown)} after {preparing:.1f} + {training:.1f} s")
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether more work than `checkpoint_seconds` would be lost now."""
+        return time.monotonic() - self._saved >= self._checkpoint_seconds
+
+    def checkpoint(self, model: nn.Module, optimizer: Optimizer | None) -> None:
+        """Keep all that is needed to go on from here."""
+        save_checkpoint(self.writer.folder / CHECKPOINT, model, optimizer, asdict(self.at))
+        self._saved = time.monotonic()

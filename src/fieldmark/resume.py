@@ -1,0 +1,78 @@
+"""Going on with a run that was interrupted, as if it had never stopped."""
+
+import json
+from pathlib import Path
+
+from fieldmark import checked_yaml, durable, machine
+from fieldmark.build import Task
+from fieldmark.data.split import Split
+from fieldmark.errors import DataError, RecordError
+from fieldmark.ledger import CHECKPOINT, Ledger, Position, Reporter
+from fieldmark.recipe import Recipe, load_recipe
+from fieldmark.studies.run import MANIFEST, RECIPE, Run, RunWriter
+from fieldmark.train import CHECKPOINT_SECONDS, SPLIT, Training, prepare, split_text, train
+from fieldmark.training.checkpoint import load_checkpoint, restore
+from fieldmark.training.features import FeatureStore
+
+
+def resume(
+    folder: Path,
+    *,
+    store: FeatureStore,
+    reporter: Reporter,
+    open_test: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Run:
+    """Go on with a run that was interrupted, from its last checkpoint.
+
+    The result is the same, bit for bit, as if it had never stopped, on the same machine with the
+    same versions; where these changed, the log says so.
+
+    Raises:
+        RecordError: the folder is no run, is finished, or its checkpoint is damaged.
+        DataError: the photos are no longer those the run began with.
+    """
+    if (folder / RECIPE).is_file() and not (folder / MANIFEST).exists():
+        recipe = load_recipe(folder / RECIPE)  # killed before it was a run: nothing is lost
+        return train(
+            recipe,
+            folder,
+            store=store,
+            reporter=reporter,
+            open_test=open_test,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+    run = Run(folder)
+    if run.status == "finished":
+        raise RecordError(f"{folder} is finished; there is nothing to resume.")
+    recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
+    task = prepare(recipe)
+    _check_same_photos(folder, task)
+    path = folder / CHECKPOINT
+    checkpoint = load_checkpoint(path) if path.exists() else None
+    at = Position(**checkpoint.position) if checkpoint else Position()
+    writer = RunWriter.open(folder)
+    writer.resume(keep=at.records)
+    ledger = Ledger(writer, reporter, at, checkpoint_seconds=checkpoint_seconds)
+    ledger.say(f"resumed at step {at.step}")
+    for name, now in machine.describe().items():
+        before = run.manifest["machine"].get(name)
+        if before != now:
+            ledger.say(f"  {name} was {before}, is now {now}: numbers may differ")
+    if checkpoint:
+        restore(checkpoint, task.model, None)
+    return Training(task, ledger, store, checkpoint).run(open_test=open_test)
+
+
+def _check_same_photos(folder: Path, task: Task) -> None:
+    """Refuse to go on with other photos: the run's split must be today's."""
+    path = folder / SPLIT
+    if not path.exists():  # stopped before it was written, so before any photo was used
+        durable.replace(path, split_text(task).encode())
+        return
+    written = Split.from_json(json.loads(path.read_text(encoding="utf-8")), task.photos)
+    if written != task.split:
+        raise DataError(
+            f"The photos in {task.photos.root} would be split another way now than when {folder} "
+            "began. Put them back as they were, or train anew."
+        )
