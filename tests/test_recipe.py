@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from fieldmark.checked_yaml import check_text
+from fieldmark.duration import Duration
 from fieldmark.errors import RecipeError
-from fieldmark.recipe import Duration, Recipe, load_recipe
+from fieldmark.recipe import Recipe, load_recipe
 
 SMALLEST = """\
 data: {folder: photos}

@@ -202,7 +202,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 1, not a traceback."""
     try:
         app()
-    except FieldmarkError as error:
+    except (FieldmarkError, OSError) as error:  # OSError: a full disk, a folder not ours
         if "--debug" in sys.argv[1:]:
             raise
         message = Text.assemble(("Error: ", "bold red"), str(error))

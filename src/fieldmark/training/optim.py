@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from fieldmark.duration import Duration
 from fieldmark.errors import RecipeError
-from fieldmark.recipe import Duration, Schedule
+from fieldmark.recipe import Schedule
 
 
 @dataclass(frozen=True)
