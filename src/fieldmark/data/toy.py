@@ -31,7 +31,7 @@ def write_toy(
     species: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes the drawings as photos, one folder a species: `folder/Heath_Finch/007.jpg`.
+    """Write the drawings as photos, one folder a species: `folder/Heath_Finch/007.jpg`.
 
     The settings are kept in `folder/toy.json`. The same call again draws only what is missing.
 
@@ -77,7 +77,7 @@ def write_toy(
 
 
 def _claim(folder: Path, settings: dict[str, object]) -> None:
-    """Writes the settings into a new or empty folder, or finds the same ones there."""
+    """Write the settings into a new or empty folder, or find the same ones there."""
     note = folder / "toy.json"
     if note.is_file():
         _compare(note, settings)

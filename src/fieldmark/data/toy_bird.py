@@ -1,4 +1,4 @@
-"""Paints one small bird in layers: the body, and the field marks that tell its kind."""
+"""Paint one small bird in layers: the body, and the field marks that tell its kind."""
 
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -73,7 +73,7 @@ class _Layer:
         return self.pose.unplace(x + 1j * y[:, None])
 
     def fill(self, colours: Tints) -> None:
-        """Lays the ground, from a colour for each point of `grid`."""
+        """Lay the ground, from a colour for each point of `grid`."""
         self.colours = colours
         small = Image.fromarray((colours.clip(0, 1) * 255).astype(np.uint8))
         whole = small.resize((small.width * GRAIN, small.height * GRAIN), Image.Resampling.BILINEAR)
@@ -88,7 +88,7 @@ class _Layer:
         return found
 
     def paste(self, canvas: Image.Image) -> None:
-        """Cuts the patch to its outlines and lays it on the canvas."""
+        """Cut the patch to its outlines and lay it on the canvas."""
         mask = Image.new("L", self.size)
         pen = ImageDraw.Draw(mask)
         for outline in self.outlines:
@@ -97,7 +97,7 @@ class _Layer:
 
 
 def paint_bird(canvas: Image.Image, bird: Bird, rng: np.random.Generator) -> None:
-    """Paints a bird; `rng` moves feathers and streaks, alike for every species."""
+    """Paint a bird; `rng` moves feathers and streaks, alike for every species."""
     feathers, streaks = rng.spawn(2)
     pose, species = bird.pose, bird.species
     pen = ImageDraw.Draw(canvas, "RGBA")

@@ -1,4 +1,4 @@
-"""Draws one bird in its surroundings: every choice that is left to chance is made here.
+"""Draw one bird in its surroundings: every choice that is left to chance is made here.
 
 Chance never looks at the marks: with the same stream two species get the same pose, plumage,
 perch, backdrop and light, and differ in their field marks alone.
@@ -34,7 +34,7 @@ CREAM = np.array([0.97, 0.95, 0.88])
 def draw_bird(
     species: Species, *, seed: int, size: int = 320, difficulty: float = 0.5
 ) -> Image.Image:
-    """Draws one bird of `species` in its surroundings.
+    """Draw one bird of `species` in its surroundings.
 
     Args:
         species: One of `SPECIES`, or any other set of marks.
@@ -51,7 +51,7 @@ def draw_bird(
 
 
 def check(seed: int, size: int, difficulty: float) -> None:
-    """Refuses what `draw_bird` can't draw.
+    """Refuse what `draw_bird` can't draw.
 
     Raises:
         SettingError: If an argument is out of range.

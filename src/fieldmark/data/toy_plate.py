@@ -27,7 +27,7 @@ CELL = 400, 360  # width and height
 
 
 def plate(*, columns: int = 4, seed: int = 0) -> Image.Image:
-    """Draws all of `SPECIES` on one page, 400 pixels a column, after Peterson's field guides.
+    """Draw all of `SPECIES` on one page, 400 pixels a column, after Peterson's field guides.
 
     Args:
         columns: Birds in a row.
