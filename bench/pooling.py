@@ -59,7 +59,8 @@ class Row:
         verdict = ("ok" if self.ok else "MISSED") if self.judged else "busy"
         return (
             f"{self.map:9} {self.channels:5} {self.sketch_dim:6} {self.threads:7} "
-            f"{self.forward:8.2f} {self.both:9.2f} {self.bound_forward:8.2f} {self.bound_both:9.2f} "
+            f"{self.forward:8.2f} {self.both:9.2f} "
+            f"{self.bound_forward:8.2f} {self.bound_both:9.2f} "
             f"{self.ratio_forward:6.2f} {self.ratio_both:6.2f}   "
             f"{self.target_forward:.2f} / {self.target_both:.2f}  {verdict}"
         )

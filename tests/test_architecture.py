@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Rooms from the ground up. In a tuple each file may import those before it in the same tuple.
 L0 = ("errors", "durable", "machine")
-RECIPE = ("checked_yaml", "duration", "recipe")
+RECIPE = ("checked_yaml", "duration", "schedule", "recipe")
 METRICS = ("metrics",)
 LAYERS = tuple(
     f"layers.{name}"

@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
+from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
 
-from fieldmark.metrics import classification_metrics, cross_entropy, top1, wilson_interval
+from fieldmark.metrics import (
+    calibration_error,
+    classification_metrics,
+    cross_entropy,
+    mean_class_top1,
+    top1,
+    top5,
+    wilson_interval,
+)
 
 
 def test_uniform_logits_lose_ln_k():
@@ -32,12 +40,39 @@ def test_top1_counts_the_largest_and_breaks_ties_to_the_first():
     assert top1(logits, np.array([1, 0, 0, 1])) == 0.75
 
 
-def test_classification_metrics_are_both():
-    logits = np.array([[0.0, 0.0]])
-    assert classification_metrics(logits, np.array([0])) == {
-        "loss": pytest.approx(np.log(2)),
-        "top1": 1.0,
-    }
+def test_top5_agrees_with_scikit_learn():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(200, 12))
+    labels = generator.integers(0, 12, size=200)
+    expected = top_k_accuracy_score(labels, logits, k=5, labels=range(12))
+    assert top5(logits, labels) == pytest.approx(expected)
+
+
+def test_mean_class_top1_is_balanced_accuracy():
+    generator = np.random.default_rng(0)
+    labels = np.array([0] * 50 + [1] * 5 + [3] * 2)
+    logits = generator.normal(size=(57, 4))
+    logits[:, 2] = -9  # never guessed and never there
+    expected = balanced_accuracy_score(labels, logits.argmax(axis=1))
+    assert mean_class_top1(logits, labels) == pytest.approx(expected)
+
+
+def test_calibration_error_of_a_hand_made_table():
+    # Two photos at confidence 0.8, one right: gap 0.3. Two at 0.6, both right: gap 0.4.
+    shares = np.array([[0.8, 0.2], [0.8, 0.2], [0.4, 0.6], [0.4, 0.6]])
+    found = calibration_error(np.log(shares), np.array([0, 1, 1, 1]))
+    assert found == pytest.approx(0.5 * 0.3 + 0.5 * 0.4)
+
+
+def test_a_model_sure_and_right_is_calibrated():
+    assert calibration_error(np.array([[50.0, 0.0]]), np.array([0])) == pytest.approx(0.0)
+
+
+def test_classification_metrics_are_all_there():
+    found = classification_metrics(np.zeros((1, 2)), np.array([0]))
+    assert found["loss"] == pytest.approx(np.log(2))
+    assert sorted(found) == ["calibration_error", "loss", "mean_class_top1", "top1"]
+    assert "top5" in classification_metrics(np.zeros((1, 6)), np.array([0]))
 
 
 def test_wilson_interval_of_a_worked_example():

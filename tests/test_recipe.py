@@ -85,7 +85,7 @@ def test_the_hash_forgets_names_and_nothing_else():
         ("stages.0.length=0 epochs", r"write it as `500 steps`"),
         ("stages.0.length=5 %", r"given in steps or epochs, got `5 %`"),
         ("stages.0.name=a b", r"use 1 to 60 letters, digits, `-` and `_`, got 'a b'"),
-        ("stages.0.schedule=multistep", r"`milestones` are given for `multistep`, and only for it"),
+        ("stages.0.schedule=multistep", r"multistep needs `milestones`"),
         ("stages=[]", r"give at least one stage"),
         ("seed=-1", r"`seed` should be greater than or equal to 0, got -1"),
         ("seed=one", r"`seed` should be a valid integer.*got 'one'"),

@@ -27,9 +27,42 @@ def top1(logits: Logits, labels: Labels) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
 
 
+def top5(logits: Logits, labels: Labels) -> float:
+    """Share of photos with their label among the five largest logits; a tie counts for it."""
+    own = logits[np.arange(len(labels)), labels]
+    return float(((logits > own[:, None]).sum(axis=1) < 5).mean())
+
+
+def mean_class_top1(logits: Logits, labels: Labels) -> float:
+    """Top-1 of each class that has photos, averaged: a rare class counts as much as any."""
+    right = logits.argmax(axis=1) == labels
+    counts = np.bincount(labels)
+    shares = np.bincount(labels, weights=right)[counts > 0] / counts[counts > 0]
+    return float(shares.mean())
+
+
+def calibration_error(logits: Logits, labels: Labels, bins: int = 15) -> float:
+    """Expected calibration error: mean gap, 0 to 1, of confidence to top-1 within equal bins.
+
+    Sum over bins of n_bin / N |accuracy - confidence|; Guo et al., "On calibration of modern
+    neural networks", arXiv 1706.04599, equation 3.
+    """
+    confidence = np.exp(log_softmax(logits).max(axis=1))
+    right = logits.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
 def classification_metrics(logits: Logits, labels: Labels) -> dict[str, float]:
-    """`loss` and `top1` of `logits` (N, K) against `labels` (N,)."""
-    return {"loss": cross_entropy(logits, labels), "top1": top1(logits, labels)}
+    """All of this page for `logits` (N, K) against `labels` (N,); `top5` from six classes on."""
+    metrics = {
+        "loss": cross_entropy(logits, labels),
+        "top1": top1(logits, labels),
+        "mean_class_top1": mean_class_top1(logits, labels),
+        "calibration_error": calibration_error(logits, labels),
+    }
+    return metrics | ({"top5": top5(logits, labels)} if logits.shape[1] > 5 else {})
 
 
 def wilson_interval(share: float, count: int, z: float = _Z95) -> tuple[float, float]:

@@ -18,17 +18,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
 
 from fieldmark import checked_yaml
+from fieldmark.checked_yaml import Section
 from fieldmark.duration import Duration, DurationField
 from fieldmark.errors import RecipeError
+from fieldmark.schedule import Schedule
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -67,11 +67,7 @@ def _plain_name(value: str) -> str:
 Name = Annotated[str, AfterValidator(_plain_name)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Data(_Section):
+class Data(Section):
     """The photos, how they are split and how they become network input."""
 
     folder: str
@@ -108,7 +104,7 @@ class Data(_Section):
         return self
 
 
-class Backbone(_Section):
+class Backbone(Section):
     """The pretrained network that turns a photo into a feature map."""
 
     name: str = "tf_efficientnet_lite0"
@@ -144,7 +140,7 @@ POOLING_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class Pooling(_Section):
+class Pooling(Section):
     """How a feature map becomes one vector; each option belongs to one `name`."""
 
     name: Literal["average", "max", "gem", "bilinear", "compact_bilinear", "covariance"] = (
@@ -181,7 +177,7 @@ class Pooling(_Section):
         return {key: getattr(self, key) for key in POOLING_OPTIONS[self.name]}
 
 
-class Head(_Section):
+class Head(Section):
     """What stands between the pooled vector and the logits."""
 
     signed_sqrt: bool = True
@@ -192,24 +188,7 @@ class Head(_Section):
     """Share of the vector's entries hidden from the classifier in training."""
 
 
-class Schedule(_Section):
-    """How the learning rate moves through a stage."""
-
-    name: Literal["constant", "multistep", "cosine"] = "constant"
-    milestones: tuple[DurationField, ...] = ()
-    """Where `multistep` multiplies the rate by `gamma`."""
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    warmup: DurationField | None = None
-    """Rise from near 0 to `lr` over this length first."""
-
-    @model_validator(mode="after")
-    def _milestones_belong(self) -> Self:
-        if (self.name == "multistep") != bool(self.milestones):
-            raise ValueError("`milestones` are given for `multistep`, and only for it.")
-        return self
-
-
-class Stage(_Section):
+class Stage(Section):
     """One stretch of training: which parameters move, how fast and for how long."""
 
     name: Name
@@ -229,11 +208,6 @@ class Stage(_Section):
     batch_norm: Literal["frozen", "train"] = "frozen"
     """Whether the running statistics of trained BatchNorm layers move; frozen layers' never do."""
 
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _name_alone(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
-
     @field_validator("length")
     @classmethod
     def _length_is_absolute(cls, value: Duration) -> Duration:
@@ -242,7 +216,7 @@ class Stage(_Section):
         return value
 
 
-class Expectation(_Section):
+class Expectation(Section):
     """What a shipped recipe should give, measured once and stated with its circumstances."""
 
     command: str
@@ -256,7 +230,7 @@ class Expectation(_Section):
     hardware: str
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One training, whole."""
 
     name: Name = "recipe"

@@ -23,7 +23,7 @@ from fieldmark.recipe import Recipe, Stage
 from fieldmark.studies.run import WEIGHTS, Run, RunWriter
 from fieldmark.training.checkpoint import Checkpoint, restore
 from fieldmark.training.features import FeatureStore
-from fieldmark.training.optim import ParameterPlan, lr_factor, make_optimizer, parameter_plan
+from fieldmark.training.optim import ParameterPlan, make_optimizer, parameter_plan
 from fieldmark.training.stage import frozen_hash, set_trainable, train_steps
 
 CHECKPOINT_SECONDS = 30.0
@@ -189,8 +189,8 @@ class Training:
             inputs.network,
             islice(steps, total - done),
             optimizer,
-            factor=lambda step: lr_factor(
-                stage.schedule, step, total_steps=total, steps_per_epoch=per_epoch
+            factor=lambda step: stage.schedule.factor(
+                step, total_steps=total, steps_per_epoch=per_epoch
             ),
             seed=seed,
             first=done,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Below this the halves are too narrow for the matrix product to run at full speed.
-_NARROWEST_BLOCK = 80
+_NARROWEST_BLOCK = 64
 _MOST_LEVELS = 3
 
 

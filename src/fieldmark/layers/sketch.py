@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from fieldmark.errors import WeightsError
 from fieldmark.layers.bilinear import gram, product, sum_into_bins
-from fieldmark.layers.gram import cross_gram_sketch, gram_sketch
+from fieldmark.layers.cross_gram import cross_gram_sketch
+from fieldmark.layers.gram import gram_sketch
 from fieldmark.layers.hashing import (
     CountSketch,
     draw_index_hash,
@@ -87,7 +88,7 @@ class TensorSketch(nn.Module):
             G = gram(x) if y is None else product(x, y.mT)  # (B, C1, C2)
             return sum_into_bins(G.flatten(1), self._pairs)
         if y is None:
-            return gram_sketch(x, self._bins, self.sketch_dim)
+            return gram_sketch(x, self._bins, self._folded_bins, self.sketch_dim)
         return cross_gram_sketch(x, y, self._bins, self.sketch_dim)
 
     def _choose_route(self, x: Tensor) -> Route:
@@ -109,8 +110,10 @@ class TensorSketch(nn.Module):
         if self.route == "bags" or bins.is_cuda:
             sign = torch.where(bins < D, 1, -1).to(torch.int8)
             self._pairs = CountSketch.build(bins.flatten() % D, sign.flatten(), D)
+        elif self.two_maps:
+            self._bins = bins
         else:
-            self._bins = bins if self.two_maps else fold_symmetric(bins)
+            self._bins, self._folded_bins = bins.int(), fold_symmetric(bins)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped

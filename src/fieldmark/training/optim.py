@@ -1,6 +1,5 @@
-"""Which parameters move, how fast, and how that changes over a stage."""
+"""Which parameters move, and how fast."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -8,9 +7,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from fieldmark.duration import Duration
 from fieldmark.errors import RecipeError
-from fieldmark.recipe import Schedule
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,16 @@ class ParameterPlan:
         return tuple(group for group in self.groups if group.multiplier > 0)
 
     def describe(self, lr: float, weight_decay: float) -> list[str]:
-        """One line a group, such as `409,600 parameters at lr 1, weight decay 0`."""
+        """One line a group, such as `409,600 weights of head: lr 1, weight decay 0`."""
         lines = []
         for group in self.groups:
-            rate = f"lr {lr * group.multiplier:g}" if group.multiplier else "frozen"
+            rate = "frozen"
             if group.multiplier:
-                rate += f", weight decay {weight_decay if group.decayed else 0:g}"
-            names = group.names[0] + (f" … {group.names[-1]}" if len(group.names) > 1 else "")
-            lines.append(f"{group.count:>11,} parameters: {rate} ({names})")
+                decay = weight_decay if group.decayed else 0
+                rate = f"lr {lr * group.multiplier:g}, weight decay {decay:g}"
+            parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in group.names))
+            kind = "weights" if group.decayed else "biases and norms"
+            lines.append(f"{group.count:>11,} {kind} of {parts}: {rate}")
         return lines
 
 
@@ -110,25 +109,3 @@ def make_optimizer(
         for group in plan.trained
     ]
     return SGD(groups, lr=lr, momentum=momentum, fused=True)
-
-
-def lr_factor(schedule: Schedule, step: int, *, total_steps: int, steps_per_epoch: int) -> float:
-    """What `lr` is multiplied with at `step`, counted from 0.
-
-    `warmup` rises linearly and reaches the full rate at its last step; `cosine` falls from there
-    as (1 + cos(pi t)) / 2 with t from 0 to 1 (Loshchilov and Hutter, arXiv 1608.03983).
-    """
-
-    def steps(duration: Duration) -> int:
-        return duration.steps(steps_per_epoch=steps_per_epoch, stage_steps=total_steps)
-
-    warmup = min(steps(schedule.warmup), total_steps) if schedule.warmup else 0
-    if step < warmup:
-        return (step + 1) / warmup
-    if schedule.name == "multistep":
-        passed = sum(step >= steps(milestone) for milestone in schedule.milestones)
-        return float(schedule.gamma**passed)
-    if schedule.name == "cosine":
-        progress = (step - warmup) / max(1, total_steps - warmup)
-        return (1 + math.cos(math.pi * min(1.0, progress))) / 2
-    return 1.0

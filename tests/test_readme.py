@@ -1,0 +1,67 @@
+"""Documentation that does not run drifts: every command of the README is run as it stands."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [line.partition("  #")[0].strip() for line in lines if line.startswith("fieldmark ")]
+
+
+def test_every_picture_and_page_it_points_to_is_there():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [target for target in targets if "://" not in target]
+    assert local
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_pictures_are_small_enough_to_clone():
+    pictures = list((ROOT / "docs").rglob("*.png")) + list((ROOT / "docs").rglob("*.jpg"))
+    assert pictures
+    assert sum(path.stat().st_size for path in pictures) < 3 << 20
+
+
+@pytest.mark.slow
+def test_its_commands_run_as_they_stand(tmp_path: Path):
+    """In their order, in one folder, as a reader would type them."""
+    environment = os.environ | {"FIELDMARK_CACHE": str(tmp_path / "cache"), "COLUMNS": "120"}
+    assert len(commands()) >= 5
+    for command in commands():
+        program, *arguments = shlex.split(command)
+        assert program == "fieldmark"
+        found = subprocess.run(
+            [sys.executable, "-m", "fieldmark", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == 0, f"{command}\n{found.stdout}\n{found.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0][:40])
+def test_its_python_runs(code: str, tmp_path: Path):
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
