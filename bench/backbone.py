@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fieldmark import machine
-from fieldmark.data.dataset import read_photos
+from fieldmark.data.sources import read_photos
 from fieldmark.data.transform import View
 from fieldmark.layers.backbone import Backbone, frozen_copy, make_backbone
 

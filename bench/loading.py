@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fieldmark.data.dataset import Photo, read_photos
+from fieldmark.data.dataset import Photo
 from fieldmark.data.loader import batches, load_batches
+from fieldmark.data.sources import read_photos
 from fieldmark.data.toy import write_toy
 from fieldmark.data.transform import View
 

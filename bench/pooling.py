@@ -226,7 +226,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object as well")
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    quiet = os.getloadavg()[0] < 0.25 * cores
+    load = os.getloadavg()[0]
+    quiet = load < 0.25 * cores
     torch.manual_seed(0)
     rows: list[Row] = []
     print(HEADER)
@@ -251,6 +252,8 @@ def main() -> int:
     for name, value in (figures | extra).items():
         bound = f">= {least[name]}" if name in least else f"<= {most[name]}" if name in most else ""
         print(f"{name:52} {value:8.2f} {bound:7} {'MISSED' if name in missed else ''}")
+    if not quiet:
+        print(f"Something else ran on this machine (load {load:.1f}): expect ratios to be worse.")
     print("targets:", "missed " + "; ".join(missed) if missed else "met")
     if options.json:
         found = {"rows": [asdict(row) | {"ok": row.ok} for row in rows], "figures": figures | extra}

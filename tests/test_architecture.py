@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Rooms from the ground up. In a tuple each file may import those before it in the same tuple.
 L0 = ("errors", "durable", "machine")
-RECIPE = ("checked_yaml", "duration", "schedule", "recipe")
+RECIPE = ("checked_yaml", "duration", "schedule", "source", "recipe")
 METRICS = ("metrics",)
 LAYERS = tuple(
     f"layers.{name}"
@@ -28,13 +28,17 @@ LAYERS = tuple(
 DATA = tuple(
     f"data.{name}"
     for name in (
-        *("dataset", "split", "transform", "loader"),
+        *("dataset", "tree", "cub", "lists", "corrections", "sources"),
+        *("portion", "split", "transform", "loader", "audit"),
         *("toy_form", "toy_bird", "toy_scene", "toy_draw", "toy_plate", "toy"),
     )
 )
-TRAINING = tuple(f"training.{name}" for name in ("optim", "stage", "features", "checkpoint"))
+TRAINING = tuple(
+    f"training.{name}"
+    for name in ("optim", "stage", "features", "checkpoint", "average", "observe")
+)
 STUDIES = ("studies.run",)
-L3 = ("build", "predict", "inputs", "ledger", "train", "resume")
+L3 = ("build", "predict", "inputs", "ledger", "steps", "train", "resume")
 L4 = ("charts",)
 L5 = ("shipped", "terminal", "cli", "__main__", "__init__")
 

@@ -141,7 +141,7 @@ def test_the_same_recipe_gives_the_same_numbers_bit_for_bit(
     torch.rand(3)  # the global generator must not matter
     again = run(photos, tmp_path / "a")
     for key in ("train/loss", "val/loss", "minitrain/top1"):
-        assert list(again.series(key)[1]) == list(finished.series(key)[1])
+        assert list(again.series(key)[1]) == list(finished.series(key)[1]), key
     ours, theirs = load_file(again.weights_path), load_file(finished.weights_path)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -1,7 +1,7 @@
 """From a recipe to photos, views and a model: the one place where they meet."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 
 from fieldmark import machine
-from fieldmark.data.dataset import Photo, PhotoSet, content_hash, read_photos
+from fieldmark.data.dataset import Photo, PhotoSet, content_hash
+from fieldmark.data.sources import read_photos
 from fieldmark.data.split import Split, make_split
 from fieldmark.data.transform import PIXELS_VERSION, View, default_resize_size
 from fieldmark.layers.backbone import Backbone, make_backbone
@@ -110,15 +111,29 @@ def content_ids(photos: Sequence[Photo]) -> list[str]:
 
 
 def _read_data(data: Data) -> tuple[PhotoSet, Split]:
-    photos = read_photos(Path(data.folder), data.layout)
+    photos = read_photos(
+        Path(data.folder),
+        data.layout,
+        lists=_paths(data.lists),
+        group=data.group,
+        group_pattern=data.group_pattern,
+        corrections=Path(data.corrections) if data.corrections else None,
+    )
     split = make_split(
         photos,
         kind=data.split,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
+        folds=data.folds,
+        fold=data.fold,
+        files=_paths(data.split_files),
         seed=data.split_seed,
     )
     return photos, split
+
+
+def _paths(files: Mapping[str, str]) -> dict[str, Path]:
+    return {part: Path(path) for part, path in files.items()}
 
 
 def _make_backbone(recipe: Recipe) -> Backbone:

@@ -3,17 +3,22 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fieldmark import durable
 from fieldmark.recipe import Stage
+from fieldmark.schedule import Schedule
 from fieldmark.studies.run import RunWriter
 from fieldmark.training.checkpoint import save_checkpoint
 from fieldmark.training.optim import ParameterPlan
 
 CHECKPOINT = "last.safetensors"
+BEST = "best.safetensors"
 
 
 class Reporter(Protocol):
@@ -43,6 +48,14 @@ class Position:
     running: list[float] = field(default_factory=list)
     """Losses since the last record of the running loss."""
     latest: dict[str, float] = field(default_factory=dict)
+    lowest: float | None = None
+    """Lowest loss on `val` in this stage."""
+    waited: int = 0
+    """Evaluations since then."""
+    drops: int = 0
+    """How often a `plateau` schedule has lowered the rate."""
+    best: float | None = None
+    """Highest top-1 on `val` in the whole training."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """What is noted of each stage that ended."""
 
@@ -65,6 +78,7 @@ class Ledger:
         self.at = at
         self._checkpoint_seconds = checkpoint_seconds
         self._saved = time.monotonic()
+        self._best: dict[str, Tensor] | None = None
 
     def say(self, line: str) -> None:
         """Tell whoever looks on, and the run's log."""
@@ -81,12 +95,25 @@ class Ledger:
         self.writer.record(metrics, step=self.at.step, stage=stage.name, epoch=self.at.epoch)
         self.at.records += 1
 
-    def record_running(self, stage: Stage, optimizer: Optimizer) -> None:
-        """The mean loss since the last time, and the highest learning rate."""
+    def record_running(
+        self, stage: Stage, optimizer: Optimizer, observed: Mapping[str, float]
+    ) -> None:
+        """The mean loss since the last time, the highest learning rate, what else was seen."""
         running = self.at.running
         rate = max(group["lr"] for group in optimizer.param_groups)
-        self.record({"train/loss": sum(running) / len(running), "train/lr": rate}, stage)
+        loss = sum(running) / len(running)
+        self.record({"train/loss": loss, "train/lr": rate, **observed}, stage)
         running.clear()
+
+    def judge(self, schedule: Schedule) -> None:
+        """Count evaluations without a lower loss on `val`, and lower a `plateau` schedule."""
+        at, loss = self.at, self.at.latest.get("val/loss", 0.0)
+        if at.lowest is None or loss < at.lowest:
+            at.lowest, at.waited = loss, 0
+            return
+        at.waited += 1
+        if schedule.name == "plateau" and at.waited % (schedule.patience or 1) == 0:
+            at.drops += 1
 
     def note_stage(
         self, stage: Stage, plan: ParameterPlan, frozen: str, preparing: float, training: float
@@ -105,6 +132,7 @@ class Ledger:
         )
         self.writer.update_manifest(stages=at.stages)
         at.stage, at.stage_step, at.epochs_before = at.stage + 1, 0, at.epoch
+        at.lowest, at.waited, at.drops = None, 0, 0
         tops = {split: at.latest.get(f"{split}/top1") for split in ("minitrain", "val")}
         shown = [f"{split} top-1 {top:.1%}" for split, top in tops.items() if top is not None]
         self.say(f"  {', '.join(shown)} after {preparing:.1f} + {training:.1f} s")
@@ -113,7 +141,36 @@ class Ledger:
         """Whether more work than `checkpoint_seconds` would be lost now."""
         return time.monotonic() - self._saved >= self._checkpoint_seconds
 
-    def checkpoint(self, model: nn.Module, optimizer: Optimizer | None) -> None:
-        """Keep all that is needed to go on from here."""
-        save_checkpoint(self.writer.folder / CHECKPOINT, model, optimizer, asdict(self.at))
+    def hold_best(self, model: nn.Module) -> None:
+        """Hold on to the weights if no others did better on `val`; the first of equals stays."""
+        top = self.at.latest.get("val/top1")
+        if top is not None and (self.at.best is None or top > self.at.best):
+            self.at.best = top
+            self._best = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def checkpoint(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        average: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Keep all that is needed to go on from here, and the best weights."""
+        if self._best is not None:  # first, so that a checkpoint never promises what is not there
+            save_weights(self.writer.folder / BEST, self._best)
+            self._best = None
+        path = self.writer.folder / CHECKPOINT
+        save_checkpoint(path, model, optimizer, asdict(self.at), average)
         self._saved = time.monotonic()
+
+    def snapshot(self, model: nn.Module) -> None:
+        """Keep the weights of this step for good."""
+        folder = self.writer.folder / "snapshots"
+        durable.make_folder(folder)
+        save_weights(folder / f"step-{self.at.step:07}.safetensors", model.state_dict())
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a model's state, in place of what is there."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    with durable.replacing(path) as temporary:
+        save_file(tensors, temporary)

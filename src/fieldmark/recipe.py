@@ -10,7 +10,6 @@ A recipe is data + backbone + pooling + head + ordered stages + seed, written in
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,10 +28,25 @@ from fieldmark.checked_yaml import Section
 from fieldmark.duration import Duration, DurationField
 from fieldmark.errors import RecipeError
 from fieldmark.schedule import Schedule
+from fieldmark.source import Source, fill_in
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class Rate(Section):
+    """How fast parameters move; alone, a number is `lr`."""
+
+    lr: NotNegative = 1.0
+    """Multiplier of the stage's `lr`; 0 freezes."""
+    decay: NotNegative | None = None
+    """Multiplier of `weight_decay`; by default 1 for weights, 0 for biases and norms."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_alone(cls, value: Any) -> Any:
+        return {"lr": value} if isinstance(value, int | float) else value
 
 
 def _as_levels(value: object) -> object:
@@ -43,19 +57,7 @@ def _as_levels(value: object) -> object:
     )
 
 
-Multipliers = Annotated[dict[str, NotNegative], BeforeValidator(_as_levels), Field(min_length=1)]
-
-
-def _fill_in(path: str, override: str) -> str:
-    """`path` with `~` and `$NAME` filled in."""
-    filled = os.path.expandvars(str(Path(path).expanduser()))
-    missing = re.search(r"\$\{?(\w+)", filled)
-    if missing:
-        raise ValueError(
-            f"the environment variable {missing[1]} is not set. "
-            f"Set it, or give {override} on the command line."
-        )
-    return filled
+Rates = Annotated[dict[str, Rate], BeforeValidator(_as_levels), Field(min_length=1)]
 
 
 def _plain_name(value: str) -> str:
@@ -67,32 +69,15 @@ def _plain_name(value: str) -> str:
 Name = Annotated[str, AfterValidator(_plain_name)]
 
 
-class Data(Section):
+class Data(Source):
     """The photos, how they are split and how they become network input."""
 
-    folder: str
-    """The labelled photos; `~` and `$NAME` are filled in."""
-    layout: Literal["auto", "tree", "cub"] = "auto"
-    """A folder per class, or the official layout of Caltech-UCSD Birds."""
-    split: Literal["official", "fractions"] = "fractions"
-    """Take `test` from the source, or cut it here."""
-    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the training photos kept for choices; 0 trains on all of them."""
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of all photos kept shut, where `split` is `fractions`."""
-    split_seed: int = 0
-    """Seed of the cuts, apart from `seed` so that runs with other seeds see the same photos."""
     image_size: Annotated[int, Field(ge=16, le=2048)] = 224
     """Side in pixels of what the network sees."""
     resize_size: Annotated[int, Field(ge=16, le=4096)] | None = None
     """Side in pixels a photo is squashed to before the crop; `image_size` x 8/7 unless given."""
     mirror: bool = False
     """Whether training flips half of the photos left to right."""
-
-    @field_validator("folder")
-    @classmethod
-    def _folder_is_whole(cls, value: str) -> str:
-        return _fill_in(value, "data.folder=PATH")
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -124,7 +109,7 @@ class Backbone(Section):
     @classmethod
     def _source_is_known(cls, value: str) -> str:
         if value.startswith("file:") and len(value) > len("file:"):
-            return f"file:{_fill_in(value.removeprefix('file:'), 'backbone.weights=file:PATH')}"
+            return f"file:{fill_in(value.removeprefix('file:'), 'backbone.weights=file:PATH')}"
         if value in {"package", "hub", "none"}:
             return value
         raise ValueError(f"must be package, hub, none or file:PATH.safetensors, got {value!r}.")
@@ -192,19 +177,30 @@ class Stage(Section):
     """One stretch of training: which parameters move, how fast and for how long."""
 
     name: Name
-    train: Multipliers
+    train: Rates
     """`head`, `all`, or name pattern -> multiplier of `lr` (0 = frozen); the first match wins."""
+    optimizer: Literal["sgd", "nesterov", "adam", "adamw", "rmsprop", "lion"] = "sgd"
     lr: Positive
     length: DurationField
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 0.0
-    """L2 decay of weights; biases and normalisation layers are never decayed."""
+    """L2 decay of weights; biases and norms are spared unless a pattern's `decay` says so."""
+    l1: NotNegative = 0.0
+    """L1 decay of what is decayed: adds l1 sign(w) to the gradient."""
+    clip_norm: Positive | None = None
+    """Longest gradient a step may take; longer ones are scaled down to it."""
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a running average of the weights, such as 0.99, which is measured and kept."""
     batch_size: Count = 32
     accumulate: Count = 1
     """Batches summed into one optimiser step."""
     schedule: Schedule = Schedule()
     eval_every: DurationField = Duration(1, "epochs")
     """How often `minitrain` and `val` are measured."""
+    stop_after: Count | None = None
+    """End the stage after this many evaluations without a lower loss on `val`."""
+    snapshot_every: DurationField | None = None
+    """How often the weights are kept in `snapshots/`."""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """Whether the running statistics of trained BatchNorm layers move; frozen layers' never do."""
 

@@ -2,33 +2,29 @@
 
 import json
 import time
-from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch.optim import Optimizer
 
 from fieldmark import durable, machine
-from fieldmark.build import SplitName, Task, build, seed_for
+from fieldmark.build import SplitName, Task, build
 from fieldmark.errors import TrainingError
-from fieldmark.inputs import StageInputs, make_inputs, training_steps
-from fieldmark.ledger import Ledger, Position, Reporter
+from fieldmark.inputs import StageInputs, make_inputs
+from fieldmark.ledger import Ledger, Position, Reporter, save_weights
 from fieldmark.metrics import classification_metrics, log_softmax
 from fieldmark.recipe import Recipe, Stage
+from fieldmark.steps import StageSteps
 from fieldmark.studies.run import WEIGHTS, Run, RunWriter
-from fieldmark.training.checkpoint import Checkpoint, restore
+from fieldmark.training.checkpoint import Checkpoint
 from fieldmark.training.features import FeatureStore
-from fieldmark.training.optim import ParameterPlan, make_optimizer, parameter_plan
-from fieldmark.training.stage import frozen_hash, set_trainable, train_steps
+from fieldmark.training.optim import ParameterPlan, parameter_plan
+from fieldmark.training.stage import frozen_hash, set_trainable
 
 CHECKPOINT_SECONDS = 30.0
 SPLIT = "split.json"
-RECORDS_A_STAGE = 200  # running loss: enough for a smooth curve, few enough to read at once
 HANDOVER_DROP = 0.02  # of top-1; the two ways to the same numbers differ by rounding alone
 
 
@@ -106,7 +102,15 @@ class Training:
         prepared = time.perf_counter()
         if self.at.stage_step == 0:
             self.hand_over(inputs, stage)
-        self.take_steps(stage, plan, inputs)
+        StageSteps(
+            self.task,
+            stage,
+            plan,
+            inputs,
+            self.ledger,
+            kept=self.kept,
+            measure=lambda: self.measure(inputs, stage),
+        ).run()
         after = frozen_hash(self.model)
         if before != after:
             raise TrainingError(
@@ -139,64 +143,6 @@ class Training:
                 "photos or weights. Try `precision: float32`; if it stays, please report it."
             )
 
-    def take_steps(self, stage: Stage, plan: ParameterPlan, inputs: StageInputs) -> None:
-        """Every optimiser step of the stage, with what is measured and kept between them."""
-        at, count = self.at, len(self.task.split.train)
-        per_epoch = -(-count // (stage.batch_size * stage.accumulate))
-        total = stage.length.steps(steps_per_epoch=per_epoch)
-        evaluate_every = stage.eval_every.steps(steps_per_epoch=per_epoch, stage_steps=total)
-        record_every = max(1, total // RECORDS_A_STAGE)
-        optimizer = make_optimizer(
-            self.model, plan, lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay
-        )
-        if at.stage_step and self.kept:
-            restore(self.kept, self.model, optimizer)
-        for loss in self.losses(stage, inputs, optimizer, per_epoch, total):
-            at.step += 1
-            at.stage_step += 1
-            at.epoch = at.epochs_before + at.stage_step / per_epoch
-            at.running.append(loss)
-            last = at.stage_step == total
-            if last or at.stage_step % record_every == 0:
-                self.ledger.record_running(stage, optimizer)
-                self.ledger.progress(stage.name, at.stage_step, total)
-            if last or at.stage_step % evaluate_every == 0:
-                self.measure(inputs, stage)
-            if not last and self.ledger.checkpoint_is_due():
-                self.ledger.checkpoint(self.model, optimizer)
-
-    def losses(
-        self,
-        stage: Stage,
-        inputs: StageInputs,
-        optimizer: Optimizer,
-        per_epoch: int,
-        total: int,
-    ) -> Iterator[float]:
-        """The mean loss of each step that is left of the stage, once it is taken."""
-        done = self.at.stage_step
-        seed = seed_for(self.task.recipe.seed, "stage", self.at.stage)
-        train_photos = self.task.part("train")
-        steps = training_steps(
-            inputs,
-            len(train_photos),
-            batch_size=stage.batch_size,
-            accumulate=stage.accumulate,
-            seed=seed,
-            first=done,
-        )
-        return train_steps(
-            inputs.network,
-            islice(steps, total - done),
-            optimizer,
-            factor=lambda step: stage.schedule.factor(
-                step, total_steps=total, steps_per_epoch=per_epoch
-            ),
-            seed=seed,
-            first=done,
-            name=lambda position: train_photos[position].key,
-        )
-
     # -- measuring and writing down -------------------------------------------------------------
 
     def measure(self, inputs: StageInputs, stage: Stage) -> None:
@@ -215,9 +161,7 @@ class Training:
     def conclude(self, *, open_test: bool) -> None:
         """Keep the weights and what the finished model says of every photo it may see."""
         _, inputs = self.enter(self.task.recipe.stages[-1])
-        weights = {key: tensor.contiguous() for key, tensor in self.model.state_dict().items()}
-        with durable.replacing(self.ledger.writer.folder / WEIGHTS) as temporary:
-            save_file(weights, temporary)
+        save_weights(self.ledger.writer.folder / WEIGHTS, self.model.state_dict())
         splits: list[SplitName] = ["minitrain", "val"]
         if open_test:
             self.ledger.writer.count_test_opening()

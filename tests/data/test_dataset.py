@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldmark.data.dataset import content_hash, draw, read_photos
+from fieldmark.data.dataset import content_hash, draw
+from fieldmark.data.sources import read_photos
 from fieldmark.errors import DataError
 
 
@@ -111,7 +112,7 @@ def test_every_empty_class_folder_is_named(tmp_path: Path) -> None:
 def test_split_folders_are_not_taken_for_classes(tmp_path: Path) -> None:
     write_tree(tmp_path, "train/ani/1.jpg", "val/ani/2.jpg")
     with pytest.raises(DataError, match=r"\(train, val\) are named like splits, not classes"):
-        read_photos(tmp_path)
+        read_photos(tmp_path, "tree")
 
 
 def test_cub_layout(tmp_path: Path) -> None:

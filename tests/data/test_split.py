@@ -170,7 +170,7 @@ def test_fractions_out_of_range(fraction: float) -> None:
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(SettingError, match="must be official or fractions, got 'random'"):
+    with pytest.raises(SettingError, match="fractions, files or folds, got 'random'"):
         make_split(photo_set([5, 5]), kind="random", seed=0)  # type: ignore[arg-type]
 
 

@@ -53,6 +53,28 @@ def test_pooled_sketch_and_gradient_match_brute_force(route, channels, sketch_di
     assert relative_error(single.grad, want_x.grad) < 1e-5
 
 
+@pytest.fixture(params=[1, 2], ids="{} threads".format)
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("square_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("channels", [130, 320, 512])
+def test_both_ways_backward_through_gram_agree(channels, square_bytes, threads, monkeypatch):
+    monkeypatch.setattr("fieldmark.layers.gram._SQUARE_BYTES", square_bytes)
+    monkeypatch.setattr("fieldmark.layers.gram._GROUP_BYTES", 100_000)  # more than one group
+    x = maps(5, channels, 6)[0].requires_grad_()
+    sketch = TensorSketch(channels, 200, route="gram")
+    want, got = brute_force(sketch, x, x).sum(2), sketch(x)
+    (weight,) = maps(5, 200, seed=1)
+    gradients = [torch.autograd.grad((s * weight).sum(), x)[0] for s in (want, got)]
+    assert relative_error(got, want) < 1e-12
+    assert relative_error(gradients[1], gradients[0]) < 1e-12
+
+
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(("channels", "channels2"), [(12, 5), (5, 12), (130, 260)])
 def test_two_maps_match_brute_force(route, channels, channels2):
@@ -125,7 +147,7 @@ def test_dot_products_are_unbiased(kind, channels, sketch_dim):
     # <sketch x, sketch y> estimates (x . y)^2. Over n draws the mean strays by a standard error.
     x, y = maps(1, channels, 1, count=2)
     y = y + x
-    n = 2000
+    n = 1000
     both = torch.cat([x, y])
     estimates = torch.stack(
         [(s := kind(channels, sketch_dim, seed=seed)(both))[0] @ s[1] for seed in range(n)]
@@ -133,7 +155,7 @@ def test_dot_products_are_unbiased(kind, channels, sketch_dim):
     truth = (x * y).sum() ** 2
     standard_error = estimates.std() / n**0.5
     assert abs(estimates.mean() - truth) < 3 * standard_error
-    assert standard_error < 0.1 * truth
+    assert standard_error < 0.15 * truth
 
 
 def test_hashes_are_seeded_and_leave_the_global_generator_alone():
@@ -185,7 +207,7 @@ def test_casting_the_module_leaves_the_hashes_whole():
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_repeats_to_the_bit(route):
+def test_repeats_to_the_bit(route, threads):
     sketch = TensorSketch(128, 100, route=route)
     x = maps(5, 128, 30, dtype=torch.float32)[0].requires_grad_()
     runs = []

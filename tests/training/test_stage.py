@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fieldmark.errors import TrainingError
-from fieldmark.training.optim import make_optimizer, parameter_plan
+from fieldmark.recipe import Rate, Stage
+from fieldmark.training.optim import ParameterPlan, make_optimizer, parameter_plan
 from fieldmark.training.stage import Batch, frozen_hash, set_trainable, train_steps
 
 
@@ -30,11 +31,18 @@ def cut(batch: Batch, sizes: list[int]) -> list[Batch]:
     return [Batch(*part) for part in parts]
 
 
+def plan_of(model: nn.Module, rates: dict[str, float]) -> ParameterPlan:
+    return parameter_plan(model, {key: Rate(lr=value) for key, value in rates.items()})
+
+
+def stage(**settings) -> Stage:
+    return Stage(**{"name": "s", "train": "all", "lr": 0.1, "length": "1 epoch"} | settings)
+
+
 def fit(model: nn.Module, steps: list[list[Batch]], multipliers=None, **settings) -> list[float]:
-    plan = parameter_plan(model, multipliers or {"*": 1})
+    plan = plan_of(model, multipliers or {"*": 1})
     set_trainable(model, plan, train_batch_norm=False)
-    given = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0} | settings
-    optimizer = make_optimizer(model, plan, **given)
+    optimizer = make_optimizer(model, plan, stage(**settings))
     return list(train_steps(model, steps, optimizer, factor=lambda step: 1 / (step + 1), seed=0))
 
 
@@ -96,10 +104,10 @@ def test_a_loss_that_is_no_number_stops_with_step_rate_and_samples():
 def test_only_what_the_plan_trains_moves(train_batch_norm: bool):
     model = network()
     before = copy.deepcopy(model.state_dict())
-    plan = parameter_plan(model, {"0.*": 0, "*": 1})
+    plan = plan_of(model, {"0.*": 0, "*": 1})
     set_trainable(model, plan, train_batch_norm=train_batch_norm)
     frozen = frozen_hash(model)
-    optimizer = make_optimizer(model, plan, lr=0.1, momentum=0.0, weight_decay=0.0)
+    optimizer = make_optimizer(model, plan, stage(momentum=0))
     list(train_steps(model, [[samples(6)]] * 2, optimizer, factor=lambda _: 1.0, seed=0))
     moved = {
         key for key, value in model.state_dict().items() if not torch.equal(value, before[key])
@@ -112,7 +120,7 @@ def test_only_what_the_plan_trains_moves(train_batch_norm: bool):
 
 def test_batch_norm_of_a_frozen_part_stands_still_even_when_others_train():
     model = nn.Sequential(network(), network(1))
-    plan = parameter_plan(model, {"0.*": 0, "*": 1})
+    plan = plan_of(model, {"0.*": 0, "*": 1})
     set_trainable(model, plan, train_batch_norm=True)
     assert not any(module.training for module in model[0].modules())
     assert model[1][1].training
@@ -121,7 +129,7 @@ def test_batch_norm_of_a_frozen_part_stands_still_even_when_others_train():
 @pytest.mark.parametrize("key", ["0.weight", "1.running_var", "1.num_batches_tracked"])
 def test_the_frozen_hash_sees_the_smallest_change(key: str):
     model = network()
-    set_trainable(model, parameter_plan(model, {"3.*": 1, "*": 0}), train_batch_norm=True)
+    set_trainable(model, plan_of(model, {"3.*": 1, "*": 0}), train_batch_norm=True)
     before = frozen_hash(model)
     with torch.no_grad():
         tensor = model.state_dict()[key]

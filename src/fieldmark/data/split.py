@@ -1,24 +1,26 @@
 """Who trains on which photos: train, val, test, and minitrain, a part of train.
 
-A split is a pure function of (photo keys, labels, source flags, seed). Within a class, photos are
-ranked by a hash of (seed, part, key) and the first ones are taken. So the order of files does not
-matter, and a photo added later moves few others: one photo per class and part, and one more where
-the class's share is rounded differently. (A permutation from a generator would deal all anew.)
+A split is a pure function of (photo keys, labels, groups, source flags, seed); `portion` says how.
+No group is ever torn apart by a cut, and a class that a part lacks is an error or named in `notes`.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from fieldmark.data.dataset import PhotoSet, draw, listed
+from fieldmark.data.dataset import PARTS, PhotoSet, listed
+from fieldmark.data.portion import are_grouped, deal, groups, pick, share
 from fieldmark.errors import DataError, SettingError
 
-Kind = Literal["official", "fractions"]
+Kind = Literal["official", "tutorial", "fractions", "files", "folds"]
 
-_PARTS = ("train", "val", "test")
+_KINDS = ("official", "tutorial", "fractions", "files", "folds")
 _MINITRAIN_FRACTION = 0.2  # of train, where there is no val whose size it could take
+# The tutorial trained on 10,597 photos of CUB-200-2011 and tested on 1,192; the set has 11,788.
+_TUTORIAL_TRAIN, _TUTORIAL_TEST, _TUTORIAL_ALL = 10_597, 1_192, 11_788
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,20 @@ class Split:
         test: Photos for the final number.
         minitrain: Part of train, of val's size, to be seen through the eval view: a gap between
             the two means memorising and nothing else.
+        notes: What a person should know of it, one line each.
     """
 
     train: tuple[int, ...]
     val: tuple[int, ...]
     test: tuple[int, ...]
     minitrain: tuple[int, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def to_json(self, photos: PhotoSet) -> dict[str, list[str]]:
         """The form to write down: class names, and each part as photo keys."""
         parts = {
             name: [photos.photos[i].key for i in getattr(self, name)]
-            for name in (*_PARTS, "minitrain")
+            for name in (*PARTS, "minitrain")
         }
         return {"class_names": list(photos.class_names), **parts}
 
@@ -58,7 +62,7 @@ class Split:
         return cls(
             **{
                 name: tuple(sorted(position[key] for key in written[name]))
-                for name in (*_PARTS, "minitrain")
+                for name in (*PARTS, "minitrain")
             }
         )
 
@@ -69,53 +73,168 @@ def make_split(
     kind: Kind,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
+    folds: int = 5,
+    fold: int = 0,
+    files: Mapping[str, Path] | None = None,
     seed: int,
 ) -> Split:
     """Cut photos into train, val and test, every class by its share.
 
-    Shares are rounded by largest remainder, so a part has exactly round(fraction * photos) photos,
-    and every class has a photo in train, and in each part whose fraction is above 0.
+    Without groups, shares are rounded by largest remainder, so a part has exactly
+    round(fraction * photos) photos, and every class has a photo in train, and in each part whose
+    fraction is above 0. With groups, parts are as near to that as whole groups allow.
 
     Args:
         photos: What is to be cut.
-        kind: `official` keeps the source's test photos; `fractions` draws them.
+        kind: `official` keeps the source's test photos, and its val photos if it has any;
+            `fractions` draws both; `tutorial` draws a test part of 1,192 in 11,788; `folds` makes
+            one of several equal parts val; `files` reads the parts from `files`.
         val_fraction: Part of the photos outside test that become val; 0 trains on all of them.
-        test_fraction: Part of all photos that become test, with `fractions` only.
+        test_fraction: Part of all photos that become test, with `fractions`, and with `folds` where
+            the source marks no test photos.
+        folds: How many parts take turns as val, with `folds`.
+        fold: Which of them is val now, from 0.
+        files: With `files`: a list of photo keys for `train`, `val` or `test`, or for `all` the
+            split.json of a run. Without a list for `train`, all others are train.
         seed: Another seed, another split.
 
     Raises:
-        SettingError: A fraction is outside [0, 1).
+        SettingError: A fraction or a fold is out of range.
         DataError: The source has no official split, or a class has too few photos.
     """
     _check_fraction("val_fraction", val_fraction)
     _check_fraction("test_fraction", test_fraction)
+    if kind not in _KINDS:
+        raise SettingError(f"`split` must be {', '.join(_KINDS[:-1])} or folds, got {kind!r}.")
+    if kind == "folds" and not 0 <= fold < folds:
+        raise SettingError(f"`fold` must be from 0 to {folds - 1} with {folds} folds, got {fold}.")
+    if kind == "files":
+        if "all" in (files := files or {}):
+            return Split.from_json(_read_json(files["all"]), photos)
+        photos, kind = _marked(photos, files), "official"
+
     kept = 1 + (val_fraction > 0)  # photos of each class that test must leave
-    everyone = range(len(photos.photos))
-    if kind == "official":
-        test = _official_test(photos)
-    elif kind == "fractions":
-        _check_counts(photos, everyone, kept + (test_fraction > 0), "in all")
-        test = _cut(photos, everyone, test_fraction, "test", seed=seed, leave=kept)
-    else:
-        raise SettingError(f"`split` must be official or fractions, got {kind!r}.")
-
-    pool = sorted(set(everyone) - set(test))
-    _check_counts(photos, pool, kept, "outside test")
-    val = _cut(photos, pool, val_fraction, "val", seed=seed, leave=1)
+    test, notes = _test_part(photos, kind, test_fraction, seed, kept)
+    pool = sorted(set(range(len(photos.photos))) - set(test))
+    val = _val_part(photos, pool, kind, val_fraction, folds=folds, fold=fold, seed=seed)
     train = sorted(set(pool) - set(val))
-    size = min(len(val), len(train)) if val else max(1, _share(_MINITRAIN_FRACTION, len(train)))
-    minitrain = _pick(photos, train, size, "minitrain", seed=seed, leave=0)
-    return Split(tuple(train), tuple(val), tuple(test), tuple(minitrain))
+    _check_counts(photos, train, 1, "in train")
+    minitrain = _minitrain(photos, train, val, seed)
+    notes += _lacking(photos, "val", val) + _lacking(photos, "test", test)
+    notes += _torn(photos, {"train": train, "val": val, "test": test})
+    return Split(tuple(train), tuple(val), tuple(test), tuple(minitrain), tuple(notes))
 
 
-def _official_test(photos: PhotoSet) -> list[int]:
-    unmarked = [photo.key for photo in photos.photos if photo.split not in ("train", "test")]
+def without(
+    photos: PhotoSet, split: Split, left_out: Set[str], *, seed: int
+) -> tuple[PhotoSet, Split]:
+    """Photos and split without the photos of these keys; minitrain keeps its size if it can.
+
+    Raises:
+        DataError: A class has no photo in train any more.
+    """
+    if not left_out:
+        return photos, split
+    kept = replace(photos, photos=tuple(p for p in photos.photos if p.key not in left_out))
+    position = {photo.key: i for i, photo in enumerate(kept.photos)}
+
+    def moved(part: Sequence[int]) -> list[int]:
+        return [position[key] for i in part if (key := photos.photos[i].key) in position]
+
+    train, val, test = moved(split.train), moved(split.val), moved(split.test)
+    _check_counts(kept, train, 1, "in train that can be read")
+    minitrain = _minitrain(kept, train, val, seed)
+    return kept, Split(tuple(train), tuple(val), tuple(test), tuple(minitrain), split.notes)
+
+
+def _test_part(
+    photos: PhotoSet, kind: Kind, fraction: float, seed: int, kept: int
+) -> tuple[list[int], list[str]]:
+    """The test photos, and what is to be said of them."""
+    marked = [photo.split is not None for photo in photos.photos]
+    if kind == "official" or (kind == "folds" and all(marked)):
+        return _official(photos, "test"), []
+    everyone = range(len(photos.photos))
+    notes = [f"the source marks its own split; `split: {kind}` cuts anew"] if all(marked) else []
+    if kind == "tutorial":
+        fraction = _TUTORIAL_TEST / _TUTORIAL_ALL
+        size = share(fraction, len(everyone))
+        notes.append(
+            f"split as in the tutorial: {size:,} test photos, the other {len(everyone) - size:,} "
+            f"for train and val. The text's {_TUTORIAL_TRAIN:,} + {_TUTORIAL_TEST:,} is one more "
+            f"than the {_TUTORIAL_ALL:,} photos of CUB-200-2011; its test part was kept"
+        )
+    _check_counts(photos, everyone, _needed(photos, kept + (fraction > 0)), "in all")
+    return _cut(photos, everyone, fraction, "test", seed=seed, leave=kept), notes
+
+
+def _val_part(
+    photos: PhotoSet,
+    pool: Sequence[int],
+    kind: Kind,
+    fraction: float,
+    *,
+    folds: int,
+    fold: int,
+    seed: int,
+) -> list[int]:
+    if kind == "official" and (val := _official(photos, "val")):
+        return val
+    if kind == "folds":
+        _check_counts(photos, pool, _needed(photos, 2), "outside test")
+        return deal(photos, pool, folds, seed=seed)[fold]
+    _check_counts(photos, pool, _needed(photos, 1 + (fraction > 0)), "outside test")
+    return _cut(photos, pool, fraction, "val", seed=seed, leave=1)
+
+
+def _minitrain(photos: PhotoSet, train: Sequence[int], val: Sequence[int], seed: int) -> list[int]:
+    size = min(len(val), len(train)) if val else max(1, share(_MINITRAIN_FRACTION, len(train)))
+    alone = replace(photos, photos=tuple(replace(p, group=None) for p in photos.photos))
+    return pick(alone, train, size, "minitrain", seed=seed, leave=0)
+
+
+def _official(photos: PhotoSet, part: str) -> list[int]:
+    unmarked = [photo.key for photo in photos.photos if photo.split is None]
     if unmarked:
         raise DataError(
             f"`{photos.root}` has no official split: {len(unmarked)} photo(s), such as "
-            f"{unmarked[0]}, are marked neither train nor test. Use `split: fractions`."
+            f"{unmarked[0]}, are marked neither train, val nor test. Use `split: fractions`."
         )
-    return [i for i, photo in enumerate(photos.photos) if photo.split == "test"]
+    return [i for i, photo in enumerate(photos.photos) if photo.split == part]
+
+
+def _marked(photos: PhotoSet, files: Mapping[str, Path]) -> PhotoSet:
+    """The photos as lists of keys say; without a list for train, all others are train."""
+    part_of: dict[str, str] = {}
+    for part, path in files.items():
+        for key in filter(None, map(str.strip, _read_text(path).splitlines())):
+            if part_of.setdefault(key, part) != part:
+                raise DataError(f"`{key}` stands in the lists for {part_of[key]} and for {part}.")
+    strangers = sorted(part_of.keys() - {photo.key for photo in photos.photos})
+    if strangers:
+        raise DataError(
+            f"{len(strangers)} photo(s) of the split's lists are not in `{photos.root}`: "
+            f"{listed(strangers)}. A line is a photo's path below that folder."
+        )
+    rest = None if "train" in files else "train"
+    marked = (replace(photo, split=part_of.get(photo.key, rest)) for photo in photos.photos)
+    return replace(photos, photos=tuple(marked))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise DataError(f"The split's file `{path}` can't be read: {reason}.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        written = json.loads(_read_text(path))
+    except ValueError as error:
+        raise DataError(f"The split's file `{path}` is no JSON: {error}.") from error
+    return written if isinstance(written, dict) else {}
 
 
 def _cut(
@@ -124,56 +243,38 @@ def _cut(
     """The photos of a new part: a fraction of the pool, at least one and not all of each class."""
     if fraction == 0:
         return []
-    size, classes = _share(fraction, len(pool)), len(photos.class_names)
+    size, classes = share(fraction, len(pool)), len(photos.class_names)
     low, high = classes, len(pool) - leave * classes
-    if not low <= size <= high:
+    if not are_grouped(photos) and not low <= size <= high:
         raise DataError(
             f"`{part}_fraction` {fraction:g} of {len(pool)} photos is {size}, but {classes} "
             f"classes need {low} to {high}, so that none goes without. Use a fraction of "
             f"{low / len(pool):.3f} to {high / len(pool):.3f}."
         )
-    return _pick(photos, pool, size, part, seed=seed, leave=leave)
+    return pick(photos, pool, size, part, seed=seed, leave=leave)
 
 
-def _pick(
-    photos: PhotoSet, pool: Sequence[int], size: int, part: str, *, seed: int, leave: int
-) -> list[int]:
-    """`size` photos of the pool, each class by its share, `leave` of each class left over."""
-    members: list[list[int]] = [[] for _ in photos.class_names]
-    for i in pool:
-        members[photos.photos[i].label].append(i)
-    quotas = _apportion(size, [len(group) for group in members], leave)
-
-    def rank(i: int) -> tuple[int, str]:
-        return draw(seed, part, photos.photos[i].key), photos.photos[i].key
-
-    return sorted(
-        i
-        for group, quota in zip(members, quotas, strict=True)
-        for i in sorted(group, key=rank)[:quota]
-    )
+def _lacking(photos: PhotoSet, part: str, positions: Sequence[int]) -> list[str]:
+    there = {photos.photos[i].label for i in positions}
+    names = [name for label, name in enumerate(photos.class_names) if label not in there]
+    if not names or not positions:
+        return []
+    return [f"{part} has no photos of {len(names)} class(es): {listed(names)}"]
 
 
-def _apportion(total: int, counts: Sequence[int], leave: int) -> list[int]:
-    """Whole numbers that sum to `total`, in proportion to `counts`, by largest remainder.
-
-    Each lies in [1, count - leave], or [0, count - leave] where `total` is less than one each.
-    """
-    share = [total * count / sum(counts) for count in counts]
-    low = 1 if total >= len(counts) else 0
-    high = [count - leave for count in counts]
-    quotas = [min(max(int(s), low), h) for s, h in zip(share, high, strict=True)]
-    while sum(quotas) < total:
-        owed = [s - q if q < h else -inf for s, q, h in zip(share, quotas, high, strict=True)]
-        quotas[owed.index(max(owed))] += 1
-    while sum(quotas) > total:
-        over = [q - s if q > low else -inf for s, q in zip(share, quotas, strict=True)]
-        quotas[over.index(max(over))] -= 1
-    return quotas
+def _torn(photos: PhotoSet, parts: Mapping[str, Sequence[int]]) -> list[str]:
+    """A note of groups that stand in two parts, as only a source's own split can have them."""
+    seen: Counter[str] = Counter()
+    for positions in parts.values():
+        seen.update({group for group in groups(photos, positions) if group.startswith("\0")})
+    torn = sorted(group[1:] for group, count in seen.items() if count > 1)
+    if not torn:
+        return []
+    return [f"{len(torn)} group(s) stand in more than one part of the split: {listed(torn)}"]
 
 
-def _share(fraction: float, count: int) -> int:
-    return int(fraction * count + 0.5)
+def _needed(photos: PhotoSet, count: int) -> int:
+    return 1 if are_grouped(photos) else count
 
 
 def _check_fraction(name: str, value: float) -> None:
@@ -196,7 +297,7 @@ def _check_counts(photos: PhotoSet, pool: Iterable[int], needed: int, where: str
 
 
 def _check_written(written: Mapping[str, Any], photos: PhotoSet) -> None:
-    absent = [name for name in ("class_names", *_PARTS, "minitrain") if name not in written]
+    absent = [name for name in ("class_names", *PARTS, "minitrain") if name not in written]
     if absent:
         raise DataError(f"This is not a written split; it lacks: {listed(absent)}.")
     names, now = written["class_names"], list(photos.class_names)
@@ -206,7 +307,7 @@ def _check_written(written: Mapping[str, Any], photos: PhotoSet) -> None:
             f"The classes of `{photos.root}` are not those the split was written for; missing: "
             f"{gone or 'none'}; extra: {new or 'none'}. Put the folders back, or make a new split."
         )
-    keys = [key for part in _PARTS for key in written[part]]
+    keys = [key for part in PARTS for key in written[part]]
     twice = [key for key, count in Counter(keys).items() if count > 1]
     twice += sorted(set(written["minitrain"]) - set(written["train"]))
     if twice:

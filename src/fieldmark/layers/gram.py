@@ -1,10 +1,9 @@
-"""Sketches and products through the Gram matrix `G = X Y^T` of a feature map.
+"""Tensor Sketch of one feature map through its Gram matrix, `G = X X^T`.
 
 Sum pooling is linear, so a pooled Tensor Sketch is an exact linear map of the Gram matrix: entry
 `G[i, j]` goes, signed, into one fixed bin. No Fourier transform is taken and nothing of size
-positions x sketch_dim is made. G itself is made a block at a time, and with one input only
-the blocks on and above its diagonal. The backward keeps the inputs alone: gather the signed
-gradient into the same blocks, one product each.
+positions x sketch_dim is made. G itself is made a block at a time, and of its two equal halves
+only one. Only X is kept for the backward: gather the signed gradient, then one product.
 
 All products are written with `out=` or in place: torch leaves such calls out of autocast, so
 they stay in the input's precision whatever surrounds them.
@@ -31,7 +30,7 @@ def gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -
     Args:
         x: One map.
         bins: Signed bins, `(C, C)` int32.
-        folded_bins: The same, int64, in the order of `fold_symmetric`.
+        folded_bins: The same in the order of `fold_symmetric`.
         sketch_dim: D.
     """
     sketch: Tensor = _gram_sketch(x.contiguous(), bins, folded_bins, sketch_dim)
@@ -48,13 +47,14 @@ def groups(*maps: Tensor) -> Iterator[slice]:
 
 def scatter(block: Tensor, bins: Tensor, into: Tensor) -> None:
     """Add each sample's entries `(n, ...)` into its signed bins `(n, 2D)`."""
-    into.scatter_add_(1, bins.expand(len(into), -1), block.flatten(1))
+    # Tables are int32, half as much to read. Torch widens them too, but after `expand`: n-fold.
+    into.scatter_add_(1, bins.long().expand(len(into), -1), block.flatten(1))
 
 
 def gather(signed: Tensor, bins: Tensor) -> Tensor:
     """Read each sample's signed bins: `(n, 2D)` to `(n, entries)`."""
     if torch.get_num_threads() > 1:
-        return signed.gather(1, bins.expand(len(signed), -1))
+        return signed.gather(1, bins.long().expand(len(signed), -1))
     # Runs on one thread only, and is a third quicker there.
     values = signed.new_empty(len(signed), len(bins))
     for sample, into in zip(signed, values, strict=True):

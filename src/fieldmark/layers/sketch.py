@@ -110,10 +110,10 @@ class TensorSketch(nn.Module):
         if self.route == "bags" or bins.is_cuda:
             sign = torch.where(bins < D, 1, -1).to(torch.int8)
             self._pairs = CountSketch.build(bins.flatten() % D, sign.flatten(), D)
-        elif self.two_maps:
-            self._bins = bins
-        else:
-            self._bins, self._folded_bins = bins.int(), fold_symmetric(bins)
+            return
+        self._bins = bins.int()
+        if not self.two_maps:
+            self._folded_bins = fold_symmetric(self._bins)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from fieldmark import durable
 from fieldmark.errors import RecordError
 from fieldmark.layers.weights import tensors_hash
+from fieldmark.training.optim import trained
 
 FORMAT = 1
 
@@ -29,9 +30,21 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, Tensor]
     position: dict[str, Any]
 
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with `prefix`, without it."""
+        return {
+            name.removeprefix(prefix): value
+            for name, value in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: Optimizer | None, position: Mapping[str, Any]
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    position: Mapping[str, Any],
+    average: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint in place of the one before.
 
@@ -40,8 +53,10 @@ def save_checkpoint(
         model: its whole state is kept.
         optimizer: None between two stages, where each begins with a new one.
         position: JSON values that say where the training is.
+        average: a running average of the weights, where there is one.
     """
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in (average or {}).items()}
     numbers: dict[str, Any] = {}
     if optimizer is not None:
         for index, state in optimizer.state_dict()["state"].items():
@@ -93,7 +108,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer | Non
     Raises:
         RecordError: the checkpoint is of another model.
     """
-    state = _under("model.", checkpoint.tensors)
+    state = checkpoint.under("model.")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -101,9 +116,9 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer | Non
         raise RecordError(f"The checkpoint is of another model: {reason}") from error
     if optimizer is None:
         return
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = trained(optimizer)
     kept: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under("optimizer.", checkpoint.tensors).items():
+    for name, value in checkpoint.under("optimizer.").items():
         index, _, key = name.partition(".")
         like = parameters[int(index)]
         if value.shape == like.shape:
@@ -113,14 +128,6 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer | Non
         kept.setdefault(int(index), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": kept, "param_groups": groups})
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fieldmark.errors import TrainingError
 from fieldmark.layers.weights import tensors_hash
-from fieldmark.training.optim import ParameterPlan
+from fieldmark.training.optim import ParameterPlan, shape_gradients
 
 
 class Batch(NamedTuple):
@@ -70,6 +70,8 @@ def train_steps(
     *,
     factor: Callable[[int], float],
     seed: int,
+    clip_norm: float | None = None,
+    before_step: Callable[[], None] = lambda: None,
     first: int = 0,
     name: Callable[[int], str] = str,
 ) -> Iterator[float]:
@@ -84,6 +86,8 @@ def train_steps(
         optimizer: its groups carry `base_lr`.
         factor: step, from 0, to the multiplier of every `base_lr`.
         seed: of dropout and its like, which depend on it and on the step alone.
+        clip_norm: longest gradient a step may take.
+        before_step: called when the gradient is there and nothing has moved.
         first: the number of the first step, where an interrupted stage goes on.
         name: what a sample is called in a message.
 
@@ -104,6 +108,8 @@ def train_steps(
                 total += loss.item()
         if not abs(total) < float("inf"):
             raise TrainingError(_non_finite(total, step, batches, optimizer, name))
+        before_step()
+        shape_gradients(optimizer, clip_norm)
         optimizer.step()
         yield total
 

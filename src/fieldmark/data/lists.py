@@ -1,0 +1,137 @@
+"""Photos named by lists: `path label` a line, as Caffe takes them, or a CSV or Parquet table."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from fieldmark.data.dataset import PARTS, Photo, PhotoSet, is_photo, listed, photo_set
+from fieldmark.errors import DataError
+
+_TABLES = (".csv", ".tsv", ".parquet")
+
+
+class _Entry(NamedTuple):
+    path: str
+    label: str
+    split: str | None
+    group: str | None
+    where: str  # file and line, for messages
+
+
+def read_lists(folder: Path, lists: Mapping[str, Path], group: str | None = None) -> PhotoSet:
+    """The photos that lists name, with paths relative to `folder` or absolute but inside it.
+
+    A `.csv`, `.tsv` or `.parquet` file has the columns `path` and `label`, and may have `split` and
+    `group`. Any other file has a path, a blank and a label on each line; labels are names, and the
+    numbers Caffe wants are names too.
+
+    Args:
+        folder: What keys are relative to.
+        lists: By the part each holds, `all` where the list says itself or leaves it open.
+        group: Name of the column of groups.
+
+    Raises:
+        DataError: A list can't be read, or any entry is wrong; all mistakes at once.
+    """
+    entries: list[_Entry] = []
+    for part, path in lists.items():
+        split = None if part == "all" else part
+        is_table = path.suffix.lower() in _TABLES
+        entries += _table_entries(path, split, group) if is_table else _list_entries(path, split)
+    names = sorted({entry.label for entry in entries if entry.label})
+    problems = [*_mistakes(folder, entries)]
+    if len(names) < 2:
+        problems.append(f"at least two classes are needed, got {len(names)}")
+    if problems:
+        shown = listed(problems, between="\n  ")
+        raise DataError(
+            f"The lists of photos have {len(problems)} mistake(s):\n  {shown}\nPaths are relative "
+            f"to `{folder}`. Correct the lists, or give another `folder`."
+        )
+    label_of = {name: label for label, name in enumerate(names)}
+    photos = [
+        Photo(folder / key, label_of[entry.label], key, entry.split, entry.group)
+        for entry in entries
+        if (key := _key(folder, entry.path))
+    ]
+    return photo_set(folder, photos, names)
+
+
+def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> pl.DataFrame:
+    """The named columns of a table as text, empty cells as null; other columns are left out.
+
+    Raises:
+        DataError: The table can't be read or lacks a required column.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pl.read_parquet(path)
+        else:
+            separator = "\t" if path.suffix.lower() == ".tsv" else ","
+            table = pl.read_csv(path, infer_schema=False, separator=separator)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"`{path}` can't be read: {reason.splitlines()[0]}.") from error
+    absent = [name for name in required if name not in table.columns]
+    if absent:
+        raise DataError(
+            f"`{path}` has no column {', '.join(absent)}; it has: {listed(table.columns)}. Its "
+            f"first line must name the columns {', '.join(required)}."
+        )
+    kept = [name for name in dict.fromkeys((*required, *optional)) if name in table.columns]
+    return table.select(
+        pl.col(name).cast(pl.String).str.strip_chars().replace("", None) for name in kept
+    )
+
+
+def _table_entries(path: Path, split: str | None, group: str | None) -> Iterator[_Entry]:
+    wanted = (group,) if group else ()
+    table = read_table(path, ("path", "label", *wanted), ("split", "group"))
+    for number, row in enumerate(table.iter_rows(named=True), start=1):
+        yield _Entry(
+            path=row["path"] or "",
+            label=row["label"] or "",
+            split=split or row.get("split"),
+            group=row.get(group or "group"),
+            where=f"{path.name} row {number}",
+        )
+
+
+def _list_entries(path: Path, split: str | None) -> Iterator[_Entry]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise DataError(f"`{path}` can't be read: {reason}.") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            name, label = ["", *line.rsplit(maxsplit=1)][-2:]  # at the last blank: paths have some
+            yield _Entry(name.strip(), label, split, None, f"{path.name} line {number}")
+
+
+def _mistakes(folder: Path, entries: list[_Entry]) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for entry in entries:
+        key = _key(folder, entry.path)
+        if not entry.path or not entry.label:
+            yield f"{entry.where}: not a path and a label: {(entry.path or entry.label)!r}"
+        elif key is None:
+            yield f"{entry.where}: not a photo below the folder: {entry.path}"
+        elif not (folder / key).is_file():
+            yield f"{entry.where}: no such file: {entry.path}"
+        elif first.setdefault(key, entry.where) != entry.where:
+            yield f"{entry.where}: {key} stands at {first[key]} too"
+        if entry.split not in (None, *PARTS):
+            yield f"{entry.where}: not train, val or test: {entry.split}"
+
+
+def _key(folder: Path, path: str) -> str | None:
+    """The photo's key, or None where the path leads out of the folder or to no photo."""
+    given = Path(path)
+    if given.is_absolute():
+        if not given.is_relative_to(folder.absolute()):
+            return None
+        given = given.relative_to(folder.absolute())
+    return given.as_posix() if ".." not in given.parts and is_photo(given) else None

@@ -1,0 +1,154 @@
+"""One folder per class, alone or below folders named `train`, `val` and `test`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fieldmark.data.dataset import PARTS, Photo, PhotoSet, is_photo, listed, photo_set, suffixes
+from fieldmark.errors import DataError
+
+_PART_OF = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
+
+
+def read_tree(folder: Path) -> PhotoSet:
+    """The photos of a folder that holds one folder per class, at any depth below it.
+
+    Raises:
+        DataError: There are fewer than two classes, or one without photos.
+    """
+    class_folders, loose = _entries(folder)
+    _check_class_folders(folder, class_folders, any(map(is_photo, loose)))
+    names = [entry.name for entry in class_folders]
+    photos, ignored = _photos_of(folder, class_folders, names, None)
+    _check_none_is_empty(folder, photos, names)
+    return photo_set(folder, photos, names, ignored + len(loose))
+
+
+def read_parts(folder: Path) -> PhotoSet:
+    """The photos of `train/<class>/`, `val/<class>/` and `test/<class>/`, each marked so.
+
+    Train alone says which classes there are: a folder that `val` lacks shifts no label.
+
+    Raises:
+        DataError: There is no `train`, or two folders for one part; a class of train has no photos,
+            or val or test have a class that train lacks.
+    """
+    entries, loose = _entries(folder)
+    parts = _parts(folder, entries)
+    class_folders = {part: _entries(path)[0] for part, path in parts.items()}
+    _check_class_folders(parts["train"], class_folders["train"], loose_photos=False)
+    names = [entry.name for entry in class_folders["train"]]
+    strangers = [
+        f"{parts[part].name}/{entry.name}"
+        for part in parts
+        for entry in class_folders[part]
+        if entry.name not in names
+    ]
+    if strangers:
+        raise DataError(
+            f"`{folder}` has classes without training photos: {listed(strangers)}. Classes are "
+            f"those of `{parts['train'].name}`; add photos there, or correct the names."
+        )
+    photos: list[Photo] = []
+    ignored = len(loose)
+    for part in parts:
+        found, others = _photos_of(folder, class_folders[part], names, part)
+        if part == "train":
+            _check_none_is_empty(parts[part], found, names)
+        photos += found
+        ignored += others + len(_entries(parts[part])[1])
+    return photo_set(folder, photos, names, ignored)
+
+
+def is_in_parts(folder: Path) -> bool:
+    """Whether all folders are named like splits, one of them like train."""
+    names = [_PART_OF.get(entry.name.lower()) for entry in _entries(folder)[0]]
+    return "train" in names and None not in names
+
+
+def _parts(folder: Path, entries: list[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for entry in entries:
+        part = _PART_OF.get(entry.name.lower())
+        if part is None:
+            raise DataError(
+                f"`{folder}` holds `{entry.name}` beside its parts. In the layout `splits` every "
+                f"folder is one of {', '.join(_PART_OF)}."
+            )
+        if part in found:
+            raise DataError(
+                f"`{folder}` has two folders for {part}: `{found[part].name}` and `{entry.name}`. "
+                f"Keep one of them."
+            )
+        found[part] = entry
+    if "train" not in found:
+        raise DataError(f"`{folder}` has no folder `train`, so nothing says what the classes are.")
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def _photos_of(
+    root: Path, class_folders: list[Path], names: list[str], split: str | None
+) -> tuple[list[Photo], int]:
+    """The photos below class folders, and how many other files there are."""
+    photos: list[Photo] = []
+    ignored = 0
+    for class_folder in class_folders:
+        label = names.index(class_folder.name)
+        for file in _files_below(class_folder):
+            if is_photo(file):
+                photos.append(Photo(file, label, file.relative_to(root).as_posix(), split))
+            else:
+                ignored += 1
+    return photos, ignored
+
+
+def _check_none_is_empty(folder: Path, photos: list[Photo], names: list[str]) -> None:
+    filled = {photo.label for photo in photos}
+    empty = [name for label, name in enumerate(names) if label not in filled]
+    if empty:
+        raise DataError(
+            f"{len(empty)} class folder(s) of `{folder}` hold no photos: {listed(empty)}. "
+            f"Put photos in ({suffixes()}) or remove the folder."
+        )
+
+
+def _check_class_folders(folder: Path, class_folders: list[Path], loose_photos: bool) -> None:
+    names = [entry.name for entry in class_folders]
+    arrange = "Arrange the photos as `<folder>/<class name>/<photo>.jpg`."
+    if not names and loose_photos:
+        raise DataError(f"`{folder}` holds photos but no class folders. {arrange}")
+    if len(names) < 2:
+        nested = [name for name in names if (folder / name / "images.txt").is_file()]
+        hint = f"Did you mean `{folder / nested[0]}`?" if nested else arrange
+        found = f"only one class folder (`{names[0]}`)" if names else "no class folders"
+        raise DataError(f"`{folder}` holds {found}; at least two classes are needed. {hint}")
+    if {name.lower() for name in names} <= _PART_OF.keys():
+        raise DataError(
+            f"The folders of `{folder}` ({listed(names)}) are named like splits, not classes. Use "
+            f"`layout: splits` if that is what they are, or rename them."
+        )
+
+
+def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Folders and files directly inside, by name."""
+    entries = sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
+    folders = [entry for entry in entries if entry.is_dir()]
+    return folders, [entry for entry in entries if not entry.is_dir()]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (Path(parent, name) for name in files if not _is_hidden(name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"  # the latter is left by macOS's zip

@@ -1,0 +1,140 @@
+"""The optimiser steps of one stage, from its start or from where it was interrupted."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import islice
+
+from fieldmark.build import Task, seed_for
+from fieldmark.duration import Duration
+from fieldmark.inputs import StageInputs, training_steps
+from fieldmark.ledger import Ledger
+from fieldmark.recipe import Stage
+from fieldmark.training.average import WeightAverage
+from fieldmark.training.checkpoint import Checkpoint, restore
+from fieldmark.training.observe import StepObserver, Stopwatch
+from fieldmark.training.optim import ParameterPlan, make_optimizer
+from fieldmark.training.stage import Batch, train_steps
+
+RECORDS_A_STAGE = 200  # running loss: enough for a smooth curve, few enough to read at once
+
+
+class StageSteps:
+    """Takes the steps of a stage and decides between them what to record, measure and keep.
+
+    Args:
+        task: what is trained, on what.
+        stage: how.
+        plan: which parameters move.
+        inputs: what the stage is fed.
+        ledger: where it is written down.
+        kept: the checkpoint to go on from, if the stage was interrupted.
+        measure: evaluates the model as it is and writes the result down.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        stage: Stage,
+        plan: ParameterPlan,
+        inputs: StageInputs,
+        ledger: Ledger,
+        *,
+        kept: Checkpoint | None,
+        measure: Callable[[], None],
+    ) -> None:
+        self.task, self.stage, self.inputs = task, stage, inputs
+        self.ledger, self.at, self.measure = ledger, ledger.at, measure
+        per_step = stage.batch_size * stage.accumulate
+        self.per_epoch = -(-len(task.split.train) // per_step)
+        self.total = stage.length.steps(steps_per_epoch=self.per_epoch)
+        self.record_every = max(1, self.total // RECORDS_A_STAGE)
+        self.optimizer = make_optimizer(task.model, plan, stage)
+        self.average = WeightAverage(task.model, stage.average) if stage.average else None
+        self.observer = StepObserver(self.optimizer)
+        if self.at.stage_step and kept:
+            restore(kept, task.model, self.optimizer)
+            if self.average:
+                self.average.load(kept.under("average."))
+
+    def run(self) -> None:
+        """Every step that is left, and what follows from each."""
+        at, ledger, stage = self.at, self.ledger, self.stage
+        model = self.task.model
+        evaluate_every = self._steps(stage.eval_every)
+        snapshot_every = self._steps(stage.snapshot_every) if stage.snapshot_every else 0
+        batches = Stopwatch(self._batches())
+        self._arm()
+        for loss in self._losses(batches):
+            at.step += 1
+            at.stage_step += 1
+            at.epoch = at.epochs_before + at.stage_step / self.per_epoch
+            at.running.append(loss)
+            if self.average:
+                self.average.update(at.stage_step)
+            observed = self.observer.after_step()
+            if self._due(self.record_every):
+                ledger.record_running(stage, self.optimizer, observed | batches.lap())
+                ledger.progress(stage.name, at.stage_step, self.total)
+            if self._due(evaluate_every):
+                with self.average.applied() if self.average else nullcontext():
+                    self.measure()
+                    ledger.hold_best(model)
+                ledger.judge(stage.schedule)
+                if stage.stop_after and at.waited >= stage.stop_after:
+                    ledger.say(f"  stopped: {at.waited} evaluations without a lower loss on val")
+                    break
+            if snapshot_every and at.stage_step % snapshot_every == 0:
+                ledger.snapshot(model)
+            if at.stage_step < self.total and ledger.checkpoint_is_due():
+                state = self.average.state() if self.average else None
+                ledger.checkpoint(model, self.optimizer, state)
+            self._arm()
+        if self.average:
+            self.average.keep()
+
+    def _steps(self, duration: Duration) -> int:
+        return duration.steps(steps_per_epoch=self.per_epoch, stage_steps=self.total)
+
+    def _due(self, every: int) -> bool:
+        return self.at.stage_step == self.total or self.at.stage_step % every == 0
+
+    def _arm(self) -> None:
+        """Have the next step observed if it is one that will be recorded."""
+        following = self.at.stage_step + 1
+        if following == self.total or following % self.record_every == 0:
+            self.observer.arm()
+
+    def _batches(self) -> Iterator[list[Batch]]:
+        steps = training_steps(
+            self.inputs,
+            len(self.task.split.train),
+            batch_size=self.stage.batch_size,
+            accumulate=self.stage.accumulate,
+            seed=self._seed,
+            first=self.at.stage_step,
+        )
+        return islice(steps, self.total - self.at.stage_step)
+
+    def _losses(self, batches: Iterator[list[Batch]]) -> Iterator[float]:
+        photos = self.task.part("train")
+        return train_steps(
+            self.inputs.network,
+            batches,
+            self.optimizer,
+            factor=self._factor,
+            seed=self._seed,
+            clip_norm=self.stage.clip_norm,
+            before_step=self.observer.before_step,
+            first=self.at.stage_step,
+            name=lambda position: photos[position].key,
+        )
+
+    def _factor(self, step: int) -> float:
+        schedule = self.stage.schedule
+        factor = schedule.factor(step, total_steps=self.total, steps_per_epoch=self.per_epoch)
+        dropped = schedule.gamma**self.at.drops if schedule.gamma and self.at.drops else 1.0
+        return factor * dropped
+
+    @property
+    def _seed(self) -> int:
+        return seed_for(self.task.recipe.seed, "stage", self.at.stage)
