@@ -80,10 +80,12 @@ def medians(ways: dict[str, Callable[[], object]], work: float) -> dict[str, flo
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     rounds = int(min(max(WORK / work, ROUNDS[0]), ROUNDS[1]))
     seen: dict[str, list[float]] = {name: [] for name in ways}
+    order = list(ways)
     for step in range(rounds + 2):  # the first two warm up
-        for name, run in ways.items():
+        order = order[3:] + order[:3]  # so that none always runs on the caches another one left
+        for name in order:
             start = clock()
-            run()
+            ways[name]()
             if step > 1:
                 seen[name].append((clock() - start) * 1e3)
     return {name: statistics.median(times) for name, times in seen.items()}

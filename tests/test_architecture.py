@@ -38,7 +38,17 @@ TRAINING = tuple(
     for name in ("optim", "stage", "features", "checkpoint", "average", "observe")
 )
 STUDIES = ("studies.run",)
-L3 = ("build", "predict", "inputs", "ledger", "steps", "train", "resume")
+L3 = (
+    "build",
+    "predict",
+    "inputs",
+    "ledger",
+    "steps",
+    "train",
+    "resume",
+    "evaluate",
+    "contact_sheet",
+)
 L4 = ("charts",)
 L5 = ("shipped", "terminal", "cli", "__main__", "__init__")
 

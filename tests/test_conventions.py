@@ -10,7 +10,7 @@ import pytest
 import fieldmark
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("demo", "train", "predict", "recipes", "toy")
+COMMANDS = ("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy")
 
 
 def test_exports_are_sorted_complete_and_there():
@@ -69,6 +69,9 @@ def test_help_lists_every_command():
         (("train", "toy", "seed=x"), "`seed` should be a valid integer"),
         (("train", "toy", "data.folder=/nowhere"), "/nowhere"),
         (("predict", "/nowhere", "photo.jpg"), "/nowhere"),
+        (("train",), "Give a recipe to train, or --resume RUN"),
+        (("train", "--resume", "/nowhere"), "is no run"),
+        (("train", "--resume", "x", "--out", "y"), "give --resume alone"),
     ],
 )
 def test_a_mistake_is_one_message_and_no_traceback(arguments: tuple[str, ...], message: str):

@@ -10,9 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from fieldmark.build import build
 from fieldmark.checked_yaml import check_text
+from fieldmark.contact_sheet import save_contact_sheet
 from fieldmark.data import transform
 from fieldmark.errors import RecipeError, SettingError, TrainingError
+from fieldmark.evaluate import evaluate_run, refit_recipe
 from fieldmark.predict import Predictor, find_photos
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run
@@ -123,8 +126,12 @@ def test_without_the_flag_no_test_photo_is_read(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     read: set[str] = set()
-    original = transform.decode
-    monkeypatch.setattr(transform, "decode", lambda path: read.add(str(path)) or original(path))
+    original = transform.decode_reduced
+    monkeypatch.setattr(
+        transform,
+        "decode_reduced",
+        lambda path, most: read.add(str(path)) or original(path, most),
+    )
     found = run(photos, tmp_path / "a")
     written = json.loads((found.folder / "split.json").read_text())
     test = {str(photos / key) for key in written["test"]}
@@ -215,6 +222,52 @@ def test_accumulation_takes_the_steps_of_the_larger_batch(photos: Path, tmp_path
     assert list(ours)[:30] == pytest.approx(list(theirs)[:30], rel=1e-4)
 
 
+def test_a_stage_stops_when_val_no_longer_gains(photos: Path, tmp_path: Path):
+    told = Silent()
+    found = run(
+        photos,
+        tmp_path / "a",
+        "stages=[{name: head, train: head, lr: 1e-12, length: 50 epochs, stop_after: 3}]",
+        told=told,
+    )
+    # Nothing moves at such a rate: the first evaluation after the start is the lowest there is.
+    assert found.manifest["stages"][0]["last_step"] <= 2 * 4
+    assert any("3 evaluations without a lower loss on val" in line for line in told.lines)
+
+
+def test_a_plateau_lowers_the_rate(photos: Path, tmp_path: Path):
+    found = run(
+        photos,
+        tmp_path / "a",
+        "stages=[{name: head, train: head, lr: 1e-12, length: 9 epochs,"
+        " schedule: {name: plateau, patience: 2}}]",
+    )
+    rates = list(found.series("train/lr")[1])
+    assert rates[0] == 1e-12
+    assert rates[-1] == pytest.approx(1e-16)
+
+
+def test_snapshots_are_the_weights_of_their_steps(photos: Path, tmp_path: Path):
+    found = run(photos, tmp_path / "a", "stages.all.snapshot_every=5 steps")
+    names = sorted(path.name for path in (found.folder / "snapshots").iterdir())
+    assert names == ["step-0000035.safetensors", "step-0000040.safetensors"]
+    last = load_file(found.folder / "snapshots" / names[-1])
+    final = load_file(found.weights_path)
+    assert all(torch.equal(last[key], final[key]) for key in final)
+
+
+def test_the_best_weights_are_kept_beside_the_last(finished: Run):
+    best = load_file(finished.folder / "best.safetensors")
+    assert best.keys() == load_file(finished.weights_path).keys()
+
+
+def test_what_a_step_costs_and_does_is_recorded(finished: Run):
+    for key in ("grad_norm", "update_ratio", "data_seconds", "compute_seconds"):
+        values = finished.series(f"train/{key}")[1]
+        assert len(values) == 40
+        assert all(values >= 0)
+
+
 def test_photos_are_found_in_folders_and_by_name(photos: Path):
     amber = sorted((photos / "amber").iterdir())
     assert find_photos([photos / "amber", photos / "teal" / "00.jpg"]) == [
@@ -229,3 +282,42 @@ def test_no_photo_and_no_path_are_told(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(Exception, match=r"No photo in .*these are read: .*\.jpg"):
         find_photos([tmp_path])
+
+
+def test_evaluating_again_gives_what_training_gave(photos: Path, tmp_path: Path):
+    found = run(photos, tmp_path / "a", "stages.0.length=1 epoch", "stages.1.length=1 epoch")
+    again = evaluate_run(found.folder)
+    assert again["loss"] == pytest.approx(found.series("val/loss")[1][-1], rel=1e-4)
+    assert again["top1"] == found.series("val/top1")[1][-1]
+    assert Run(found.folder).test_openings == 0
+
+
+def test_the_test_split_is_opened_only_when_told_and_each_time_counted(
+    photos: Path, tmp_path: Path
+):
+    found = run(photos, tmp_path / "a", "stages.0.length=1 epoch", "stages.1.length=1 epoch")
+    with pytest.raises(SettingError, match=r"The test split is shut\. Say --open-test"):
+        evaluate_run(found.folder, "test")
+    for openings in (1, 2):
+        evaluate_run(found.folder, "test", open_test=True)
+        assert Run(found.folder).test_openings == openings
+    assert len(Run(found.folder).predictions("test")) == 12
+
+
+def test_a_refit_trains_on_train_and_val_together(finished: Run, tmp_path: Path):
+    recipe = refit_recipe(finished.folder)
+    found = train(
+        recipe, tmp_path / "a", store=FeatureStore(tmp_path / "features"), reporter=Silent()
+    )
+    assert found.manifest["counts"] == {"train": 48, "minitrain": 10, "val": 0, "test": 12}
+
+
+def test_the_contact_sheet_shows_photos_as_the_network_sees_them(photos: Path, tmp_path: Path):
+    task = build(check_text(RECIPE % photos, Recipe))
+    save_contact_sheet(task, tmp_path / "inputs.png")
+    with Image.open(tmp_path / "inputs.png") as sheet:
+        assert sheet.size == (8 + 8 * 176, 8 + 3 * 210)
+        tile = np.asarray(sheet.convert("RGB"))[8 + 34 : 8 + 34 + 168, 8 : 8 + 168]
+    photo = task.part("train")[0]
+    seen = task.train_view.load(photo.path, seed=0, epoch=0, sample=photo.key)
+    assert np.abs(tile.mean(axis=(0, 1)) - seen.numpy().mean(axis=(1, 2))).max() < 3

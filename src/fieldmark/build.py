@@ -1,8 +1,8 @@
 """From a recipe to photos, views and a model: the one place where they meet."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Literal
@@ -10,10 +10,12 @@ from typing import Literal
 import torch
 
 from fieldmark import machine
-from fieldmark.data.dataset import Photo, PhotoSet, content_hash
+from fieldmark.data.audit import Audit, Finding, check_photos, twin_notes
+from fieldmark.data.dataset import Photo, PhotoSet, content_hash, listed
 from fieldmark.data.sources import read_photos
-from fieldmark.data.split import Split, make_split
+from fieldmark.data.split import Split, make_split, without
 from fieldmark.data.transform import PIXELS_VERSION, View, default_resize_size
+from fieldmark.errors import DataError
 from fieldmark.layers.backbone import Backbone, make_backbone
 from fieldmark.layers.model import Model, make_head
 from fieldmark.layers.pooling import make_pooling
@@ -21,6 +23,7 @@ from fieldmark.layers.weights import weights_hash
 from fieldmark.recipe import Data, Recipe
 
 SplitName = Literal["train", "minitrain", "val", "test"]
+MOST_SHOWN = 100  # bad files in a message: each is to be mended
 
 
 def seed_for(seed: int, *purpose: object) -> int:
@@ -31,7 +34,12 @@ def seed_for(seed: int, *purpose: object) -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """Everything one training works on."""
+    """Everything one training works on.
+
+    Attributes:
+        skipped: Training photos left out because they can't be read.
+        notes: What a person should know of the photos and their split, one line each.
+    """
 
     recipe: Recipe
     photos: PhotoSet
@@ -40,6 +48,8 @@ class Task:
     eval_view: View
     model: Model
     dtype: torch.dtype
+    skipped: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def part(self, name: SplitName) -> list[Photo]:
         """The photos of one split, in the order every record of it has."""
@@ -55,7 +65,7 @@ def build(recipe: Recipe) -> Task:
         WeightsError: the pretrained weights are missing or do not fit.
         SettingError: a key's value does not fit the others.
     """
-    photos, split = _read_data(recipe.data)
+    photos, split = read_data(recipe.data)
     backbone = _make_backbone(recipe)
     return Task(
         recipe=recipe,
@@ -65,7 +75,48 @@ def build(recipe: Recipe) -> Task:
         eval_view=_view(recipe.data, backbone).eval(),
         model=make_model(recipe, backbone, classes=len(photos.class_names)),
         dtype=machine.fast_dtype(recipe.precision),
+        notes=_notes(photos, split),
     )
+
+
+def check_files(
+    task: Task,
+    memory: Path,
+    *,
+    open_test: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Task:
+    """The task without training photos that can't be read, if the recipe lets them be skipped.
+
+    Args:
+        task: As `build` gives it.
+        memory: Folder where it is remembered which files were decoded before.
+        open_test: Look at the test photos too; else not one of them is opened.
+        progress: Is told how many of how many photos are done.
+
+    Raises:
+        DataError: A photo of val or test can't be read, or one of train where `bad_files` is
+            `stop`; lists every such file with its reason.
+    """
+    names: tuple[SplitName, ...] = ("train", "val", "test") if open_test else ("train", "val")
+    parts: dict[str, list[Photo]] = {name: task.part(name) for name in names}
+    root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
+    audit = check_photos(
+        [photo for photos in parts.values() for photo in photos],
+        memory / f"{root}.json",
+        workers=machine.cores(),
+        progress=progress,
+    )
+    train = {photo.key for photo in parts["train"]}
+    _stop_for(audit, train if task.recipe.data.bad_files == "skip" else set())
+    bad = {finding.key for finding in audit.findings}
+    photos, split = without(task.photos, task.split, bad, seed=task.recipe.data.split_seed)
+    notes = [*task.notes, *twin_notes(parts, audit.hashes, photos.class_names)]
+    notes += _growth(audit, parts, photos.class_names)
+    if bad:
+        shown = listed((f"{one.key} ({one.reason})" for one in audit.findings), between="; ")
+        notes.append(f"{len(bad)} training photo(s) can't be read and are skipped: {shown}")
+    return replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
 
 
 def make_model(recipe: Recipe, backbone: Backbone, *, classes: int) -> Model:
@@ -110,11 +161,12 @@ def content_ids(photos: Sequence[Photo]) -> list[str]:
     return [content_hash(photo.path) for photo in photos]
 
 
-def _read_data(data: Data) -> tuple[PhotoSet, Split]:
+def read_data(data: Data) -> tuple[PhotoSet, Split]:
+    """The photos' names and how they are split; opens no photo."""
     photos = read_photos(
         Path(data.folder),
         data.layout,
-        lists=_paths(data.lists),
+        lists={part: Path(path) for part, path in data.lists.items()},
         group=data.group,
         group_pattern=data.group_pattern,
         corrections=Path(data.corrections) if data.corrections else None,
@@ -126,14 +178,40 @@ def _read_data(data: Data) -> tuple[PhotoSet, Split]:
         test_fraction=data.test_fraction,
         folds=data.folds,
         fold=data.fold,
-        files=_paths(data.split_files),
+        files={part: Path(path) for part, path in data.split_files.items()},
         seed=data.split_seed,
     )
     return photos, split
 
 
-def _paths(files: Mapping[str, str]) -> dict[str, Path]:
-    return {part: Path(path) for part, path in files.items()}
+def _notes(photos: PhotoSet, split: Split) -> tuple[str, ...]:
+    ignored = [f"{photos.ignored} file(s) are no photos of a class"] if photos.ignored else []
+    return (*photos.notes, *ignored, *split.notes)
+
+
+def _stop_for(audit: Audit, may_be_skipped: Set[str]) -> None:
+    stopping = [finding for finding in audit.findings if finding.key not in may_be_skipped]
+    if not stopping:
+        return
+    lines = [f"{finding.path}: {finding.reason}" for finding in stopping[:MOST_SHOWN]]
+    if len(stopping) > MOST_SHOWN:
+        lines.append(f"and {len(stopping) - MOST_SHOWN} more")
+    raise DataError(
+        "\n  ".join([f"{len(stopping)} photo(s) can't be read:", *lines])
+        + "\nMend or remove them, or exclude them by `data.corrections`; `data.bad_files: skip` "
+        "leaves those of train out, never those of val or test."
+    )
+
+
+def _growth(audit: Audit, parts: Mapping[str, list[Photo]], names: Sequence[str]) -> list[str]:
+    """What is new since the folder was last looked at."""
+    if not (audit.seen and audit.new):
+        return []
+    photos = [photo for part in parts.values() for photo in part]
+    old = {photo.label for photo in photos if photo.key not in audit.new}
+    classes = [names[label] for label in sorted({photo.label for photo in photos} - old)]
+    told = f"; new classes: {listed(classes)}" if classes else ""
+    return [f"{len(audit.new)} photo(s) were not looked at before{told}"]
 
 
 def _make_backbone(recipe: Recipe) -> Backbone:

@@ -3,14 +3,18 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from fieldmark.errors import FieldmarkError, RecipeError
+from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format
+
+if TYPE_CHECKING:
+    from fieldmark.recipe import Recipe
+    from fieldmark.studies.run import Run
 
 TUNE, LOOK, DATA = "Tune a classifier", "Look at results", "Data and recipes"
 
@@ -57,7 +61,9 @@ def demo(
     epilog=example("fieldmark train my-recipe.yaml seed=1 stages.all.lr=0.001"),
 )
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")],
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe file, or a shipped recipe's name.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set.")
     ] = None,
@@ -65,12 +71,22 @@ def train(
         Path | None, typer.Option(help="The run's folder; runs/NAME-1, -2, … unless given.")
     ] = None,
     until: Annotated[str | None, typer.Option(help="Leave out the stages after this one.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this interrupted run instead.")
+    ] = None,
     open_test: Annotated[
         bool, typer.Option("--open-test", help="Measure on test at the end. Counted.")
     ] = False,
 ) -> None:
-    """Train a recipe into a run folder."""
-    _train(recipe, overrides or [], out, until=until, open_test=open_test)
+    """Train a recipe into a run folder, or go on with an interrupted run."""
+    if (recipe is None) == (resume is None):
+        raise RecipeError("Give a recipe to train, or --resume RUN to go on with a run.")
+    if resume is not None:
+        if overrides or out or until:
+            raise RecipeError("A resumed run keeps its recipe and folder; give --resume alone.")
+        _resume(resume, open_test=open_test)
+    elif recipe is not None:
+        _train(recipe, overrides or [], out, until=until, open_test=open_test)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark predict runs/toy-1 photo.jpg --top 3"))
@@ -92,6 +108,60 @@ def predict(
             row[f"probability {rank + 1}"] = f"{share:.1%}" if how == "table" else share
         rows.append(row)
     listing(console, rows, title=f"What {run} sees", how=how)
+
+
+@app.command(name="eval", rich_help_panel=LOOK, epilog=example("fieldmark eval runs/toy-1"))
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    split: Annotated[str, typer.Option(help="val, minitrain, train or test.")] = "val",
+    open_test: Annotated[
+        bool, typer.Option("--open-test", help="Needed to measure on test. Counted.")
+    ] = False,
+    how: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
+) -> None:
+    """Measure a finished run on one of its splits."""
+    if split not in {"val", "minitrain", "train", "test"}:
+        raise SettingError(f"--split must be val, minitrain, train or test, got {split}.")
+    from fieldmark.evaluate import evaluate_run
+    from fieldmark.terminal import listing
+
+    found = evaluate_run(run, cast("Any", split), open_test=open_test)
+    shown = {
+        key: f"{value:.4f}" if key == "loss" else f"{value:.1%}" for key, value in found.items()
+    }
+    row: dict[str, object] = {"run": str(run), "split": split}
+    listing(console, [row | (shown if how == "table" else found)], title="Evaluation", how=how)
+
+
+@app.command(rich_help_panel=TUNE, epilog=example("fieldmark refit runs/toy-1"))
+def refit(
+    run: Annotated[Path, typer.Argument(help="The run whose recipe was chosen.")],
+    out: Annotated[Path | None, typer.Option(help="The new run's folder.")] = None,
+) -> None:
+    """Train a run's recipe anew on train and val together, once choices are over."""
+    from fieldmark.evaluate import refit_recipe
+
+    recipe = refit_recipe(run)
+    _train_recipe(recipe, out or _next_folder(Path("runs"), recipe.name), open_test=False)
+
+
+@app.command(rich_help_panel=DATA, epilog=example("fieldmark inspect toy data.folder=photos"))
+def inspect(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("inputs.png"),
+) -> None:
+    """Draw photos as the network will see them, in training and in evaluation."""
+    from fieldmark.shipped import find_recipe
+
+    found = find_recipe(recipe, overrides or [])
+    from fieldmark.build import build
+    from fieldmark.contact_sheet import save_contact_sheet
+
+    save_contact_sheet(build(found), out)
+    console.print(f"Wrote {out}", highlight=False)
 
 
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark recipes toy --copy my-recipe.yaml"))
@@ -144,8 +214,11 @@ def _train(
     recipe = find_recipe(name, overrides)  # its mistakes are told before torch is loaded
     recipe = recipe.until(until) if until else recipe
     folder = folder or _next_folder(Path("runs"), recipe.name)
-    from fieldmark import charts
-    from fieldmark.terminal import Screen, stage_table
+    _train_recipe(recipe, folder, open_test=open_test)
+
+
+def _train_recipe(recipe: "Recipe", folder: Path, *, open_test: bool) -> None:
+    from fieldmark.terminal import Screen
     from fieldmark.train import train as train_recipe
     from fieldmark.training.features import FeatureStore
 
@@ -157,10 +230,28 @@ def _train(
             reporter=screen,
             open_test=open_test,
         )
+    _show(run)
+
+
+def _resume(folder: Path, *, open_test: bool) -> None:
+    from fieldmark.resume import resume as resume_run
+    from fieldmark.terminal import Screen
+    from fieldmark.training.features import FeatureStore
+
+    with Screen(console) as screen:
+        store = FeatureStore(cache_folder())
+        run = resume_run(folder, store=store, reporter=screen, open_test=open_test)
+    _show(run)
+
+
+def _show(run: "Run") -> None:
+    from fieldmark import charts
+    from fieldmark.terminal import stage_table
+
     console.print(stage_table(run))
-    curves = folder / "curves.png"
+    curves = run.folder / "curves.png"
     charts.save(charts.training_chart(run), curves)
-    console.print(f"Run: {folder}\nCurves: {curves}", highlight=False)
+    console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
 
 
 def cache_folder() -> Path:

@@ -46,7 +46,7 @@ def resume(
     if run.status == "finished":
         raise RecordError(f"{folder} is finished; there is nothing to resume.")
     recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
-    task = prepare(recipe)
+    task = prepare(recipe, store, reporter, open_test=open_test)
     _check_same_photos(folder, task)
     path = folder / CHECKPOINT
     checkpoint = load_checkpoint(path) if path.exists() else None

@@ -52,7 +52,7 @@ class Source(Section):
     """The labelled photos; `~` and `$NAME` are filled in."""
     layout: Literal["auto", "tree", "splits", "cub"] = "auto"
     """A folder per class, such trees in `train`, `val` and `test`, or the layout of CUB-200."""
-    lists: Files = {}
+    lists: Files = Field(default_factory=dict)
     """Files that list the photos instead: one, or one each for `train`, `val` and `test`."""
     group: str | None = None
     """Column of a table in `lists`; photos with one value stay together in every cut."""
@@ -64,7 +64,7 @@ class Source(Section):
     """What a training photo that can't be read does; in `val` and `test` it always stops."""
     split: Literal["official", "tutorial", "fractions", "files", "folds"] = "fractions"
     """Take parts from the source or `split_files`, or cut them here."""
-    split_files: Files = {}
+    split_files: Files = Field(default_factory=dict)
     """Lists of photos for `train`, `val` or `test`, or the split.json of a run."""
     folds: Annotated[int, Field(ge=2, le=1000)] = 5
     """How many equal parts take turns as `val`, where `split` is `folds`."""

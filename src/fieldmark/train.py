@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fieldmark import durable, machine
-from fieldmark.build import SplitName, Task, build
+from fieldmark.build import SplitName, Task, build, check_files
 from fieldmark.errors import TrainingError
 from fieldmark.inputs import StageInputs, make_inputs
 from fieldmark.ledger import Ledger, Position, Reporter, save_weights
@@ -25,6 +25,7 @@ from fieldmark.training.stage import frozen_hash, set_trainable
 
 CHECKPOINT_SECONDS = 30.0
 SPLIT = "split.json"
+CHECKED = "checked"  # beside the features: which photos were decoded before
 HANDOVER_DROP = 0.02  # of top-1; the two ways to the same numbers differ by rounding alone
 
 
@@ -50,21 +51,30 @@ def train(
     Raises:
         FieldmarkError: something the user can mend; the run is marked failed, with the reason.
     """
-    task = prepare(recipe)
+    task = prepare(recipe, store, reporter, open_test=open_test)
     writer = RunWriter.create(folder, recipe.to_yaml(), _manifest(task))
     durable.replace(folder / SPLIT, split_text(task).encode())
     ledger = Ledger(writer, reporter, Position(), checkpoint_seconds=checkpoint_seconds)
+    for note in task.notes:
+        ledger.say(note)
     return Training(task, ledger, store).run(open_test=open_test)
 
 
-def prepare(recipe: Recipe) -> Task:
+def prepare(
+    recipe: Recipe, store: FeatureStore, reporter: Reporter, *, open_test: bool = False
+) -> Task:
     """Build the task, and check all that can be checked before the first step."""
     machine.tune_allocator()
     torch.set_num_threads(recipe.threads or machine.cores())
     task = build(recipe)
     for stage in recipe.stages:  # a mistake in the last stage is told before the first begins
         parameter_plan(task.model, stage.train)
-    return task
+    return check_files(
+        task,
+        store.folder / CHECKED,
+        open_test=open_test,
+        progress=lambda done, total: reporter.progress("photos", done, total, {}),
+    )
 
 
 class Training:
@@ -194,6 +204,8 @@ def _manifest(task: Task) -> dict[str, Any]:
         "recipe_hash": task.recipe.hash(),
         "class_names": list(task.photos.class_names),
         "counts": {name: len(task.part(name)) for name in ("train", "minitrain", "val", "test")},
+        "skipped": {finding.key: finding.reason for finding in task.skipped},
+        "notes": list(task.notes),
         "view": task.eval_view.to_dict(),
         "train_view": task.train_view.describe(),
         "backbone": task.model.backbone.origin,

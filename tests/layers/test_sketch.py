@@ -76,7 +76,7 @@ def test_both_ways_backward_through_gram_agree(channels, square_bytes, threads, 
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize(("channels", "channels2"), [(12, 5), (5, 12), (130, 260)])
+@pytest.mark.parametrize(("channels", "channels2"), [(12, 5), (5, 12), (600, 64)])
 def test_two_maps_match_brute_force(route, channels, channels2):
     x, y = maps(2, channels, 9)[0], maps(2, channels2, 9, seed=1)[0]
     sketch = TensorSketch(channels, 40, channels2=channels2, route=route)

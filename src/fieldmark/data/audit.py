@@ -61,7 +61,7 @@ def check_photos(
     remembered: Path,
     *,
     workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
     """Decode every photo that has not been decoded before, and list those that can't be.
 
@@ -81,7 +81,8 @@ def check_photos(
         for verdict in as_completed(waiting):
             verdicts[_name(waiting[verdict])] = verdict.result()
             done += 1
-            progress(done, len(photos))
+            if progress:
+                progress(done, len(photos))
     finally:  # an interrupted check goes on where it was
         pool.shutdown(cancel_futures=True)
         if stale:

@@ -32,6 +32,7 @@ class Photo:
         split: `train`, `val` or `test` where the source says so, else None.
         group: What it was taken of or by (a bird, a burst, a photographer); photos of a group are
             never torn apart by a cut. None: it is a group of its own.
+        box: Left, top, width and height of what it shows, in pixels of the upright photo.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Photo:
     key: str
     split: str | None = None
     group: str | None = None
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,10 @@ class Split:
         """
         _check_written(written, photos)
         position = {photo.key: i for i, photo in enumerate(photos.photos)}
-        return cls(
-            **{
-                name: tuple(sorted(position[key] for key in written[name]))
-                for name in (*PARTS, "minitrain")
-            }
+        train, val, test, minitrain = (
+            tuple(sorted(position[key] for key in written[name])) for name in (*PARTS, "minitrain")
         )
+        return cls(train, val, test, minitrain)
 
 
 def make_split(

@@ -1,118 +1,44 @@
-"""From a file to the pixels a model sees: decode, squash, crop, mirror, normalise.
+"""From a file to the pixels a model sees: decode, cut, resize, crop, mirror, change, normalise.
 
 A `View` is the one description of that way. Training, evaluation and prediction share it, so they
 can't come to disagree about a photo, and each is fed by it: `view` for training, `view.eval()` for
 everything else. Pixels stay uint8 until a batch is on its device.
 """
 
-import io
+import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from fieldmark.data.dataset import draw
+from fieldmark.data.augment import NOTHING, Augment
+from fieldmark.data.chance import Chance
+from fieldmark.data.decoding import decode_reduced
 from fieldmark.errors import DataError, SettingError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# What transparent pixels are shown on: a cut-out is mostly made for a white page.
-ALPHA_BACKGROUND = (255, 255, 255)
-# Pillow's own limit; an image of more pixels is taken for a decompression bomb.
-MAX_PIXELS = 178_956_970
-# Part of a cache key, beside a view's fields: raise it whenever `decode` or `apply` changes pixels.
-PIXELS_VERSION = 1
+# Part of a cache key, beside a view's fields: raise it whenever `load` or `apply` changes pixels.
+PIXELS_VERSION = 2
 
-# torchvision's operator, not its function `decode_jpeg`: since 0.29 that one warns on each call
-# that decoding will move to TorchCodec. Should the operator be gone, Pillow takes over: the same
-# pixels, more slowly.
-_DECODE_JPEG = getattr(torch.ops.image, "decode_jpeg", None)
+Box = tuple[float, float, float, float]
 _PIXEL = np.dtype((np.void, 3))  # R, G and B moved as one
-_RGB = 3  # torchvision.io.ImageReadMode.RGB
 
 
-def decode(path: Path) -> Tensor:
-    """Read a photo upright as RGB, uint8 (3, H, W) with the channels of a pixel side by side.
+class _Part(NamedTuple):
+    """A rectangle of a photo, in pixels and fractions of them."""
 
-    JPEGs in grey or three colours go through libjpeg-turbo by torchvision, everything else through
-    Pillow: CMYK, palettes, animations (first frame). Transparency is laid on `ALPHA_BACKGROUND`,
-    16-bit grey is divided by 257, and EXIF orientation is applied.
-
-    Raises:
-        DataError: The file is missing, damaged, no photo, or larger than `MAX_PIXELS`.
-    """
-    try:
-        data = path.read_bytes()
-        pixels = _decode_jpeg(data)
-        return _decode_any(data) if pixels is None else pixels
-    except Exception as error:  # for damaged files Pillow's plugins raise nearly anything
-        raise DataError(f"`{path}` can't be read as a photo: {_reason(error)}.") from error
-
-
-def _decode_jpeg(data: bytes) -> Tensor | None:
-    """Pixels of a plain JPEG; None for anything else, and for what libjpeg refuses."""
-    size = _jpeg_size(data)
-    if size is None or _DECODE_JPEG is None or math.prod(size) > MAX_PIXELS:
-        return None
-    try:
-        pixels: Tensor = _DECODE_JPEG(
-            torch.frombuffer(bytearray(data), dtype=torch.uint8), _RGB, True
-        )
-    except RuntimeError:
-        return None  # Pillow decides, and says what is wrong
-    return pixels
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a baseline or progressive JPEG of 1 or 3 components, else None."""
-    at = 2 if data.startswith(b"\xff\xd8") else len(data)
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in (0xC0, 0xC1, 0xC2):  # start of frame: length, precision, height, width
-            height, width = (int.from_bytes(data[i : i + 2]) for i in (at + 5, at + 7))
-            return (width, height) if data[at + 9] in (1, 3) else None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
-
-
-def _decode_any(data: bytes) -> Tensor:
-    with Image.open(io.BytesIO(data)) as opened:
-        if math.prod(opened.size) > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        upright = ImageOps.exif_transpose(opened)
-    return torch.from_numpy(np.array(_to_rgb(upright))).permute(2, 0, 1)  # HWC -> CHW, no copy
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        grey = np.rint(np.asarray(image) / 257)  # 65535 -> 255
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError("its pixels are 32-bit numbers without a stated range; save it as 8 bit")
-    if image.has_transparency_data:
-        page = Image.new("RGBA", image.size, (*ALPHA_BACKGROUND, 255))
-        image = Image.alpha_composite(page, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
-            return f"it has more than {MAX_PIXELS:,} pixels; make it smaller"
-        case UnidentifiedImageError():
-            return "it is in no known image format, or empty"
-        case OSError(strerror=str(text)):
-            return text
-        case _:
-            return str(error).rstrip(".") or type(error).__name__
+    top: float
+    left: float
+    height: float
+    width: float
 
 
 def default_resize_size(image_size: int) -> int:
@@ -126,12 +52,17 @@ class View:
 
     Attributes:
         image_size: Side of the square the model gets, in pixels.
-        resize_size: Side of the square the whole photo is squashed to before the crop.
-        interpolation: Filter of the squash, always antialiased.
+        resize_size: Side of the square the photo is squashed to before the crop; where its aspect
+            is kept, its shorter side.
+        interpolation: Filter of the resizing, always antialiased.
         mean: Per channel, on a scale of 0 to 1.
         std: Per channel, on a scale of 0 to 1.
         crop: `random` window, or the `centre` one.
         mirror: Whether half of the photos, by chance, are flipped left to right.
+        resize: `squash` the whole photo to a square, or `keep_aspect`.
+        box_margin: Cut photos that have a box to it before all else, with this share of its width
+            and height more on each side. None: boxes are not looked at.
+        augment: What else chance changes.
 
     Raises:
         SettingError: A value is out of range or does not fit the others.
@@ -144,6 +75,9 @@ class View:
     std: tuple[float, float, float] = IMAGENET_STD
     crop: Literal["random", "centre"] = "random"
     mirror: bool = False
+    resize: Literal["squash", "keep_aspect"] = "squash"
+    box_margin: float | None = None
+    augment: Augment = NOTHING
 
     def __post_init__(self) -> None:
         """Refuse what can't work, now rather than at the first photo."""
@@ -157,11 +91,14 @@ class View:
         for name, allowed in (
             ("interpolation", ("bilinear", "bicubic")),
             ("crop", ("random", "centre")),
+            ("resize", ("squash", "keep_aspect")),
         ):
             if getattr(self, name) not in allowed:
                 raise SettingError(
                     f"`{name}` must be {' or '.join(allowed)}, got {getattr(self, name)!r}."
                 )
+        if self.box_margin is not None and not 0 <= self.box_margin < math.inf:
+            raise SettingError(f"`box_margin` must be at least 0, got {self.box_margin}. Use 0.1.")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
             raise SettingError(
                 f"`mean` and `std` must be three numbers each, with `std` above 0, got {self.mean} "
@@ -169,42 +106,103 @@ class View:
             )
 
     def eval(self) -> Self:
-        """The same view without chance: centre crop, no mirror."""
-        return replace(self, crop="centre", mirror=False)
+        """The same view without chance: centre crop, no mirror, nothing changed."""
+        return replace(self, crop="centre", mirror=False, augment=NOTHING)
 
-    def load(self, path: Path, *, seed: int = 0, epoch: int = 0, sample: str = "") -> Tensor:
-        """Decode a photo and apply the view: uint8 (3, image_size, image_size)."""
-        return self.apply(decode(path), seed=seed, epoch=epoch, sample=sample)
+    def load(
+        self,
+        path: Path,
+        *,
+        box: Box | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        sample: str = "",
+    ) -> Tensor:
+        """Decode a photo and apply the view: uint8 (3, image_size, image_size).
 
-    def apply(self, image: Tensor, *, seed: int = 0, epoch: int = 0, sample: str = "") -> Tensor:
-        """Squash, crop and mirror one photo.
+        No more is decoded than twice the size the photo is resized to (see `decoding`).
+        """
+
+        def divisor(height: int, width: int) -> float:
+            part = self._part(height, width, box, chance)
+            sides = self._resized(part.height, part.width)
+            return min(part.height / sides[0], part.width / sides[1]) / 2
+
+        chance = Chance((seed, epoch, sample))
+        decoded = decode_reduced(path, divisor)
+        return self._show(decoded.image, _divided(box, decoded.divisor), chance)
+
+    def apply(
+        self,
+        image: Tensor,
+        *,
+        box: Box | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        sample: str = "",
+    ) -> Tensor:
+        """Cut, resize, crop, mirror and change one photo.
 
         Args:
             image: uint8 (3, H, W).
+            box: Left, top, width and height of what it shows, in pixels.
             seed: The run's.
             epoch: Each epoch draws anew.
             sample: The photo's key. Chance depends on these three alone.
 
         Returns:
             uint8 (3, image_size, image_size), channels last in memory.
-        """
-        side = [self.resize_size, self.resize_size]
-        filter_ = InterpolationMode(self.interpolation)
-        squashed = F.resize(image, side, interpolation=filter_, antialias=True)  # (3, R, R)
-        top, left = self._corner(seed, epoch, sample)
-        # NumPy copies in this thread; torch would wake its pool for it, and fight other workers'.
-        pixels = squashed.permute(1, 2, 0).numpy()  # (R, R, 3)
-        window = pixels[top : top + self.image_size, left : left + self.image_size].copy()
-        if self.mirror and draw(seed, epoch, sample, "mirror") % 2:
-            window = np.ascontiguousarray(window.view(_PIXEL)[:, ::-1]).view(np.uint8)
-        return torch.from_numpy(window).permute(2, 0, 1)  # (3, S, S)
 
-    def _corner(self, seed: int, epoch: int, sample: str) -> tuple[int, int]:
-        room = self.resize_size - self.image_size
-        if self.crop == "centre":
-            return room // 2, room // 2
-        # A remainder of 64 bits favours small offsets by less than 1 in 10^15.
-        top, left = (draw(seed, epoch, sample, axis) % (room + 1) for axis in ("top", "left"))
+        Raises:
+            DataError: The box lies outside the photo.
+        """
+        return self._show(image, box, Chance((seed, epoch, sample)))
+
+    def _show(self, image: Tensor, box: Box | None, chance: Chance) -> Tensor:
+        part = self._part(image.shape[-2], image.shape[-1], box, chance)
+        height, width = map(int, self._resized(part.height, part.width))
+        filter_ = InterpolationMode(self.interpolation)
+        resized = F.resize(
+            _cut(image, part), [height, width], interpolation=filter_, antialias=True
+        )
+        top, left = self._corner(height, width, chance)
+        # NumPy copies in this thread; torch would wake its pool for it, and fight other workers'.
+        pixels = resized.permute(1, 2, 0).numpy()  # (R, R, 3)
+        window = pixels[top : top + self.image_size, left : left + self.image_size].copy()
+        if self.mirror and chance.below(2, "mirror"):
+            window = np.ascontiguousarray(window.view(_PIXEL)[:, ::-1]).view(np.uint8)
+        red, green, blue = (round(255 * mean) for mean in self.mean)
+        shown = torch.from_numpy(window).permute(2, 0, 1)  # (3, S, S)
+        changed = self.augment.apply(shown, chance, (red, green, blue))
+        return torch.from_numpy(np.ascontiguousarray(changed.permute(1, 2, 0))).permute(2, 0, 1)
+
+    def _part(self, height: int, width: int, box: Box | None, chance: Chance) -> _Part:
+        """What is resized: all, what the box leaves, or a random part of that."""
+        part = _Part(0.0, 0.0, height, width)
+        if box is not None and self.box_margin is not None:
+            part = _within(box, self.box_margin, height, width, str(chance.key[-1]))
+        if self._crops_by_area:
+            top, left, h, w = self.augment.crop(part.height, part.width, chance)
+            part = _Part(part.top + top, part.left + left, h, w)
+        return part
+
+    def _resized(self, height: float, width: float) -> tuple[float, float]:
+        if self._crops_by_area:
+            return self.image_size, self.image_size
+        if self.resize == "squash":
+            return self.resize_size, self.resize_size
+        scale = self.resize_size / min(height, width)
+        return max(self.resize_size, height * scale), max(self.resize_size, width * scale)
+
+    @property
+    def _crops_by_area(self) -> bool:
+        return self.crop == "random" and self.augment.crop_area is not None
+
+    def _corner(self, height: int, width: int, chance: Chance) -> tuple[int, int]:
+        rooms = {"top": height - self.image_size, "left": width - self.image_size}
+        if self.crop == "centre" or self._crops_by_area:
+            return rooms["top"] // 2, rooms["left"] // 2
+        top, left = (chance.below(room + 1, axis) for axis, room in rooms.items())
         return top, left
 
     def normalize(
@@ -230,7 +228,8 @@ class View:
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON values; `from_dict` reads them back."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -239,19 +238,68 @@ class View:
         Raises:
             SettingError: A field is missing or unknown.
         """
-        names = {field.name for field in fields(cls)}
-        if names != values.keys():
-            raise SettingError(
-                f"A view has the fields {', '.join(sorted(names))}; missing: "
-                f"{sorted(names - values.keys())}, unknown: {sorted(values.keys() - names)}."
-            )
-        return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        _check_names(cls, values)
+        _check_names(Augment, values["augment"])
+        augment = Augment(**{name: _tupled(value) for name, value in values["augment"].items()})
+        return cls(
+            **{name: _tupled(value) for name, value in values.items()} | {"augment": augment}
+        )
 
     def describe(self) -> str:
         """One line for plans."""
-        mirrored = "mirrored at random" if self.mirror else "not mirrored"
-        return (
-            f"squash to {self.resize_size} x {self.resize_size} ({self.interpolation}, "
-            f"antialiased), {self.crop} crop {self.image_size}, {mirrored}, mean {self.mean}, "
-            f"std {self.std}"
+        size, filter_ = self.resize_size, f"({self.interpolation}, antialiased)"
+        said = [] if self.box_margin is None else [f"cut to boxes plus {self.box_margin:.0%}"]
+        if self._crops_by_area and self.augment.crop_area:
+            low, high = self.augment.crop_area
+            said += [f"random {low:.0%} to {high:.0%} of the area to {self.image_size} {filter_}"]
+        elif self.resize == "squash":
+            said += [f"squash to {size} x {size} {filter_}", f"{self.crop} crop {self.image_size}"]
+        else:
+            said += [f"shorter side to {size} {filter_}", f"{self.crop} crop {self.image_size}"]
+        said.append("mirrored at random" if self.mirror else "not mirrored")
+        return ", ".join([*said, *self.augment.describe(), f"mean {self.mean}", f"std {self.std}"])
+
+
+def _within(box: Box, margin: float, height: int, width: int, sample: str) -> _Part:
+    """The box and its margin, as far as they lie in the photo."""
+    x, y, w, h = box
+    top, bottom = max(0.0, y - margin * h), min(float(height), y + h + margin * h)
+    left, right = max(0.0, x - margin * w), min(float(width), x + w + margin * w)
+    if top >= bottom or left >= right:
+        raise DataError(
+            f"The box of `{sample}` (left {x:g}, top {y:g}, width {w:g}, height {h:g}) lies "
+            f"outside its {width} x {height} pixels. Mend it, or leave `box_margin` out."
         )
+    return _Part(top, left, bottom - top, right - left)
+
+
+def _divided(box: Box | None, divisor: int) -> Box | None:
+    if box is None:
+        return None
+    x, y, w, h = box
+    return x / divisor, y / divisor, w / divisor, h / divisor
+
+
+def _cut(image: Tensor, part: _Part) -> Tensor:
+    """The part of (3, H, W), to the nearest pixel and at least one."""
+    height, width = image.shape[-2:]
+    top, left = min(round(part.top), height - 1), min(round(part.left), width - 1)
+    bottom = max(round(part.top + part.height), top + 1)
+    right = max(round(part.left + part.width), left + 1)
+    if (top, left, bottom, right) == (0, 0, height, width):
+        return image
+    pixels = image.permute(1, 2, 0).numpy()[top:bottom, left:right]  # (h, w, 3)
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _check_names(kind: type, values: dict[str, Any]) -> None:
+    names = {field.name for field in fields(kind)}
+    if names != values.keys():
+        raise SettingError(
+            f"A {kind.__name__.lower()} has the fields {', '.join(sorted(names))}; missing: "
+            f"{sorted(names - values.keys())}, unknown: {sorted(values.keys() - names)}."
+        )
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -9,7 +9,7 @@ from fieldmark.layers.gram import gather, groups, scatter
 from fieldmark.layers.operators import keep_tensors
 
 # Rows of the Gram matrix made at a time.
-_ROWS = 128
+_ROWS = 512
 
 
 def cross_gram_sketch(x: Tensor, y: Tensor, bins: Tensor, sketch_dim: int) -> Tensor:
@@ -44,13 +44,13 @@ def _cross_gram_sketch_backward(
 ) -> tuple[Tensor, Tensor]:
     """`dX = dG Y` and `dY = dG^T X`."""
     signed = torch.cat([grad, -grad], 1)
-    dx, dy = torch.empty_like(x), torch.zeros_like(y)
+    dx, dy = torch.empty_like(x), torch.empty_like(y)
     for group in groups(x, y):
         for first in range(0, len(bins), _ROWS):
             rows = slice(first, first + _ROWS)
             block = gather(signed[group], bins[rows].flatten()).view(-1, *bins[rows].shape)
             torch.bmm(block, y[group], out=dx[group, rows])
-            dy[group].baddbmm_(block.mT, x[group, rows])
+            dy[group].baddbmm_(block.mT, x[group, rows], beta=min(first, 1))
     return dx, dy
 
 

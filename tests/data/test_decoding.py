@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fieldmark.data import transform
-from fieldmark.data.transform import (
+from fieldmark.data import decoding
+from fieldmark.data.decoding import (
     ALPHA_BACKGROUND,
     MAX_PIXELS,
     decode,
@@ -63,9 +63,7 @@ def test_jpegs_decode_as_pillow_would(tmp_path: Path, mode: str, options: dict[s
     Image.fromarray(noise).convert(mode).save(path, **options)
     with Image.open(path) as image:
         expected = np.array(image.convert("RGB"))
-    assert (
-        transform._decode_jpeg(path.read_bytes()) is not None
-    )  # it is the fast way that is tested
+    assert decoding._decode_jpeg(path.read_bytes()) is not None  # it is the fast way that is tested
     assert np.array_equal(decode(path).permute(1, 2, 0), expected)
 
 
@@ -75,7 +73,7 @@ def test_pillow_takes_over_where_the_operator_is_gone(
     path = tmp_path / "x.jpg"
     quarters().save(path)
     fast = decode(path)
-    monkeypatch.setattr(transform, "_DECODE_JPEG", None)
+    monkeypatch.setattr(decoding, "_DECODE_JPEG", None)
     assert torch.equal(decode(path), fast)
 
 

@@ -1,0 +1,163 @@
+"""From a file to pixels, by three ways: torchvision, Pillow at a fraction of the size, Pillow.
+
+Plain JPEGs go through libjpeg-turbo by torchvision. Of one so large that it will be shrunk to half
+or less anyway, Pillow has libjpeg decode only the coarse half, quarter or eighth. Everything that
+is no plain JPEG goes through Pillow whole.
+"""
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
+from torch import Tensor
+
+from fieldmark.errors import DataError
+
+# What transparent pixels are shown on: a cut-out is mostly made for a white page.
+ALPHA_BACKGROUND = (255, 255, 255)
+# Pillow's own limit; an image of more pixels is taken for a decompression bomb.
+MAX_PIXELS = 178_956_970
+
+# torchvision's operator, not its function `decode_jpeg`: since 0.29 that one warns on each call
+# that decoding will move to TorchCodec. Should the operator be gone, Pillow takes over: the same
+# pixels, more slowly.
+_DECODE_JPEG = getattr(torch.ops.image, "decode_jpeg", None)
+_RGB = 3  # torchvision.io.ImageReadMode.RGB
+_DIVISORS = (8, 4, 2)  # libjpeg's coarse decodings
+_ON_ITS_SIDE = range(5, 9)  # EXIF orientations that swap height and width
+
+Divisor = Callable[[int, int], float]
+
+
+class Decoded(NamedTuple):
+    """A photo's pixels, and how much smaller than the photo they are."""
+
+    image: Tensor  # uint8 (3, H / divisor, W / divisor), rounded up
+    divisor: int
+
+
+def decode(path: Path) -> Tensor:
+    """Read a photo upright as RGB, uint8 (3, H, W) with the channels of a pixel side by side.
+
+    CMYK, palettes and animations (first frame) are read too. Transparency is laid on
+    `ALPHA_BACKGROUND`, 16-bit grey is divided by 257, and EXIF orientation is applied.
+
+    Raises:
+        DataError: The file is missing, damaged, no photo, or larger than `MAX_PIXELS`.
+    """
+    return decode_reduced(path, lambda _height, _width: 1).image
+
+
+def decode_reduced(path: Path, most: Divisor) -> Decoded:
+    """Like `decode`, but of a plain JPEG no more pixels than are of use.
+
+    Args:
+        path: Of the file.
+        most: By how much a photo of (height, width) may be divided; below 2, not at all.
+
+    Raises:
+        DataError: As `decode` does, or `most`.
+    """
+    try:
+        data = path.read_bytes()
+        size = _jpeg_size(data)
+        if size is not None and math.prod(size) <= MAX_PIXELS:
+            # Whether the photo lies on its side is read only where that may matter.
+            if max(most(*size), most(*size[::-1])) >= 2 and (coarse := _decode_coarse(data, most)):
+                return coarse
+            if (pixels := _decode_jpeg(data)) is not None:
+                return Decoded(pixels, 1)
+        return Decoded(_decode_any(data), 1)
+    except DataError:  # of `most`
+        raise
+    except Exception as error:  # for damaged files Pillow's plugins raise nearly anything
+        raise DataError(f"`{path}` can't be read as a photo: {_reason(error)}.") from error
+
+
+def decoders() -> dict[str, str]:
+    """Which program decodes what; part of every key of computed features."""
+    pillow = f"Pillow {PIL.__version__}"
+    fast = f"torchvision {torchvision.__version__}" if _DECODE_JPEG is not None else pillow
+    return {"jpeg": fast, "jpeg to be halved or less": f"{pillow} draft", "other": pillow}
+
+
+def _decode_jpeg(data: bytes) -> Tensor | None:
+    """Every pixel of a plain JPEG; None for what libjpeg refuses."""
+    if _DECODE_JPEG is None:
+        return None
+    try:
+        pixels: Tensor = _DECODE_JPEG(
+            torch.frombuffer(bytearray(data), dtype=torch.uint8), _RGB, True
+        )
+    except RuntimeError:
+        return None  # Pillow decides, and says what is wrong
+    return pixels
+
+
+def _decode_coarse(data: bytes, most: Divisor) -> Decoded | None:
+    """A plain JPEG at 1/2, 1/4 or 1/8 of its size; None where `most` allows none of them."""
+    with Image.open(io.BytesIO(data)) as opened:
+        height, width = opened.height, opened.width
+        if opened.getexif().get(Base.Orientation) in _ON_ITS_SIDE:
+            height, width = width, height
+        allowed = most(height, width)
+        divisor = next((divisor for divisor in _DIVISORS if divisor <= allowed), 1)
+        if divisor == 1:
+            return None
+        opened.draft(None, (opened.width // divisor, opened.height // divisor))
+        return Decoded(_to_tensor(ImageOps.exif_transpose(opened)), divisor)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of a baseline or progressive JPEG of 1 or 3 components, else None."""
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in (0xC0, 0xC1, 0xC2):  # start of frame: length, precision, height, width
+            height, width = (int.from_bytes(data[i : i + 2]) for i in (at + 5, at + 7))
+            return (height, width) if data[at + 9] in (1, 3) else None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
+def _decode_any(data: bytes) -> Tensor:
+    with Image.open(io.BytesIO(data)) as opened:
+        if math.prod(opened.size) > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        return _to_tensor(ImageOps.exif_transpose(opened))
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1)  # HWC -> CHW, no copy
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        grey = np.rint(np.asarray(image) / 257)  # 65535 -> 255
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers without a stated range; save it as 8 bit")
+    if image.has_transparency_data:
+        page = Image.new("RGBA", image.size, (*ALPHA_BACKGROUND, 255))
+        image = Image.alpha_composite(page, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            return f"it has more than {MAX_PIXELS:,} pixels; make it smaller"
+        case UnidentifiedImageError():
+            return "it is in no known image format, or empty"
+        case OSError(strerror=str(text)):
+            return text
+        case _:
+            return str(error).rstrip(".") or type(error).__name__

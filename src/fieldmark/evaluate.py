@@ -1,0 +1,68 @@
+"""Measuring a finished run again, and training its recipe on all photos but `test`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from fieldmark.build import SplitName, read_data
+from fieldmark.data.split import Split
+from fieldmark.errors import DataError, RecordError, SettingError
+from fieldmark.metrics import classification_metrics, log_softmax
+from fieldmark.predict import Predictor, photo_logits
+from fieldmark.recipe import Recipe
+from fieldmark.studies.run import Run, RunWriter
+from fieldmark.train import SPLIT
+
+
+def evaluate_run(
+    folder: Path, split: SplitName = "val", *, open_test: bool = False
+) -> dict[str, float]:
+    """Metrics of a finished run on one of its splits, as training computes them.
+
+    The predictions are stored in the run; an opening of `test` is counted before it happens.
+
+    Args:
+        folder: the run.
+        split: which of its photos; they must be where they were.
+        open_test: must be said for `test`.
+
+    Raises:
+        SettingError: `test` is asked for without `open_test`.
+        RecordError: the folder is no finished run.
+        DataError: photos or classes are no longer those of the run, or the split is empty.
+    """
+    if split == "test" and not open_test:
+        raise SettingError("The test split is shut. Say --open-test to open it; that is counted.")
+    run = Run(folder)
+    if run.status != "finished":
+        raise RecordError(f"{folder} is {run.status}; finish it with --resume first.")
+    predictor = Predictor(folder)
+    photos, _ = read_data(predictor.recipe.data)
+    written = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
+    chosen = [photos.photos[i] for i in getattr(Split.from_json(written, photos), split)]
+    if not chosen:
+        raise DataError(f"{folder} has no {split} photos.")
+    with RunWriter.open(folder) as writer:
+        if split == "test":
+            writer.count_test_opening()
+        logits = photo_logits(predictor.model, predictor.view, chosen, predictor.dtype)
+        labels = [photo.label for photo in chosen]
+        writer.predictions(
+            split,
+            paths=[photo.key for photo in chosen],
+            labels=labels,
+            probabilities=np.exp(log_softmax(logits)),
+        )
+    return classification_metrics(logits, np.array(labels))
+
+
+def refit_recipe(folder: Path) -> Recipe:
+    """The run's recipe, to be trained on train and val together.
+
+    Choices are over: without `val` nothing can be compared any more, and what the model is worth
+    is what the run it comes from showed.
+    """
+    recipe = Predictor(folder).recipe
+    data = recipe.data.model_copy(update={"val_fraction": 0.0})
+    return recipe.model_copy(update={"data": data, "name": f"{recipe.name}-refit"[:60]})
