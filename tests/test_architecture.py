@@ -16,26 +16,27 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Rooms from the ground up. In a tuple each file may import those before it in the same tuple.
 L0 = ("errors", "durable", "machine")
-RECIPE = ("checked_yaml", "duration", "schedule", "source", "recipe")
+RECIPE = ("checked_yaml", "duration", "schedule", "source", "augmentation", "recipe")
 METRICS = ("metrics",)
 LAYERS = tuple(
     f"layers.{name}"
     for name in (
         *("hub", "weights", "cut", "backbone", "activation", "hashing", "operators", "spectrum"),
-        *("bilinear", "maclaurin", "gram", "positions", "sketch", "pooling", "model"),
+        *("bilinear", "maclaurin", "gram", "cross_gram", "positions", "sketch", "pooling", "model"),
     )
 )
 DATA = tuple(
     f"data.{name}"
     for name in (
         *("dataset", "tree", "cub", "lists", "corrections", "sources"),
-        *("portion", "split", "transform", "loader", "audit"),
+        *("portion", "split_files", "split", "chance", "policy", "augment", "mixing", "decoding"),
+        *("transform", "loader", "audit"),
         *("toy_form", "toy_bird", "toy_scene", "toy_draw", "toy_plate", "toy"),
     )
 )
 TRAINING = tuple(
     f"training.{name}"
-    for name in ("optim", "stage", "features", "checkpoint", "average", "observe")
+    for name in ("optim", "loss", "stage", "features", "checkpoint", "average", "observe")
 )
 STUDIES = ("studies.run",)
 L3 = (

@@ -31,11 +31,14 @@ data: {folder: "%s", image_size: 32, resize_size: 36, mirror: true}
 backbone: {name: test_resnet, weights: none}
 pooling: {name: compact_bilinear, sketch_dim: 64}
 head: {drop_rate: 0.2}
+augment: {crop_area: [0.5, 1], hue: 0.05, policy: trivialaugment, erase: 0.3, mixup: 1, cutmix: 1}
 threads: 1
 stages:
-  - {name: head, train: head, lr: 1, length: 2 epochs, batch_size: 8, schedule: cosine}
+  - {name: head, train: head, lr: 1, length: 2 epochs, batch_size: 8, schedule: cosine,
+     label_smoothing: 0.1, class_weights: balanced}
   - {name: all, train: {"backbone.*": 0.1, "*": 1}, lr: 0.05, length: 8 steps, batch_size: 8,
-     eval_every: 3 steps, batch_norm: train, average: 0.9, schedule: plateau, clip_norm: 2}
+     eval_every: 3 steps, batch_norm: train, average: 0.9, schedule: plateau, clip_norm: 2,
+     accumulate: 2, sampling: balanced}
 """
 DRIVER = """\
 import sys

@@ -222,6 +222,26 @@ def test_accumulation_takes_the_steps_of_the_larger_batch(photos: Path, tmp_path
     assert list(ours)[:30] == pytest.approx(list(theirs)[:30], rel=1e-4)
 
 
+def test_it_learns_from_photos_changed_by_chance(photos: Path, tmp_path: Path):
+    found = run(
+        photos,
+        tmp_path / "a",
+        "augment={crop_area: [0.3, 1], hue: 0.02, policy: randaugment, erase: 0.2, mixup: 0.2}",
+        "stages.0.sampling=balanced",
+        "stages.0.class_weights=balanced",
+        "stages.all.label_smoothing=0.1",
+    )
+    assert found.status == "finished"
+    assert found.series("val/top1")[1][-1] > 0.8
+    assert "randaugment" in found.manifest["train_view"]
+
+
+def test_a_weight_for_no_class_stops_before_training(photos: Path, tmp_path: Path):
+    with pytest.raises(SettingError, match=r"no class of the photos: robin"):
+        run(photos, tmp_path / "a", "stages.all.class_weights={robin: 2}")
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_stage_stops_when_val_no_longer_gains(photos: Path, tmp_path: Path):
     told = Silent()
     found = run(

@@ -11,7 +11,9 @@ import torch
 
 from fieldmark import machine
 from fieldmark.data.audit import Audit, Finding, check_photos, twin_notes
+from fieldmark.data.augment import Augment
 from fieldmark.data.dataset import Photo, PhotoSet, content_hash, listed
+from fieldmark.data.decoding import decoders
 from fieldmark.data.sources import read_photos
 from fieldmark.data.split import Split, make_split, without
 from fieldmark.data.transform import PIXELS_VERSION, View, default_resize_size
@@ -71,8 +73,8 @@ def build(recipe: Recipe) -> Task:
         recipe=recipe,
         photos=photos,
         split=split,
-        train_view=_view(recipe.data, backbone),
-        eval_view=_view(recipe.data, backbone).eval(),
+        train_view=_view(recipe, backbone),
+        eval_view=_view(recipe, backbone).eval(),
         model=make_model(recipe, backbone, classes=len(photos.class_names)),
         dtype=machine.fast_dtype(recipe.precision),
         notes=_notes(photos, split),
@@ -149,6 +151,7 @@ def features_key(task: Task) -> str:
         "level": task.model.backbone.level_name,
         "view": task.eval_view.to_dict(),
         "pixels": PIXELS_VERSION,
+        "decoders": decoders(),
         "dtype": str(task.dtype),
         "threads": torch.get_num_threads(),
         **{name: versions[name] for name in ("fieldmark", "torch", "torchvision", "cpu")},
@@ -156,9 +159,13 @@ def features_key(task: Task) -> str:
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def content_ids(photos: Sequence[Photo]) -> list[str]:
-    """Content hash of each photo's file."""
-    return [content_hash(photo.path) for photo in photos]
+def content_ids(photos: Sequence[Photo], view: View) -> list[str]:
+    """What of each photo the view looks at: its file's content hash, and its box if that counts."""
+    boxes = [None if view.box_margin is None else photo.box for photo in photos]
+    return [
+        content_hash(photo.path) + (f" {box}" if box else "")
+        for photo, box in zip(photos, boxes, strict=True)
+    ]
 
 
 def read_data(data: Data) -> tuple[PhotoSet, Split]:
@@ -228,8 +235,8 @@ def _make_backbone(recipe: Recipe) -> Backbone:
     )
 
 
-def _view(data: Data, backbone: Backbone) -> View:
-    belongs_to_weights = backbone.preprocess
+def _view(recipe: Recipe, backbone: Backbone) -> View:
+    data, belongs_to_weights = recipe.data, backbone.preprocess
     return View(
         image_size=data.image_size,
         resize_size=data.resize_size or default_resize_size(data.image_size),
@@ -238,6 +245,9 @@ def _view(data: Data, backbone: Backbone) -> View:
         std=_rgb(belongs_to_weights.std),
         crop="random",
         mirror=data.mirror,
+        resize=data.resize,
+        box_margin=data.box_margin,
+        augment=Augment(**recipe.augment.model_dump(exclude={"mixup", "cutmix"})),
     )
 
 

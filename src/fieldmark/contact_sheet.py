@@ -55,7 +55,9 @@ def _row(
     for place in range(min(SHOWN, len(photos))):
         photo = photos[place * len(photos) // min(SHOWN, len(photos))]
         seed = task.recipe.seed
-        pixels = view.load(photo.path, seed=seed, epoch=0, sample=photo.key)  # (3, S, S)
+        pixels = view.load(
+            photo.path, box=photo.box, seed=seed, epoch=0, sample=photo.key
+        )  # (3, S, S)
         left = GAP + place * (TILE + GAP)
         sheet.paste(_to_image(pixels).resize((TILE, TILE)), (left, top + CAPTION))
         name = task.photos.class_names[photo.label]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fieldmark.build import SplitName, read_data
+from fieldmark.data.sources import check_class_names
 from fieldmark.data.split import Split
 from fieldmark.errors import DataError, RecordError, SettingError
 from fieldmark.metrics import classification_metrics, log_softmax
@@ -39,6 +40,8 @@ def evaluate_run(
         raise RecordError(f"{folder} is {run.status}; finish it with --resume first.")
     predictor = Predictor(folder)
     photos, _ = read_data(predictor.recipe.data)
+    check_class_names(predictor.class_names, photos)
+    photos = photos.without(run.manifest.get("skipped", {}))
     written = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
     chosen = [photos.photos[i] for i in getattr(Split.from_json(written, photos), split)]
     if not chosen:

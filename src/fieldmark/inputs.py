@@ -1,8 +1,8 @@
 """What a stage is fed: photos, or features computed once where the backbone stands still."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Protocol, cast
+from itertools import chain, islice
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -11,15 +11,20 @@ from torch import Tensor, nn
 
 from fieldmark import machine
 from fieldmark.build import SplitName, Task, content_ids, features_key
+from fieldmark.data.chance import Chance
 from fieldmark.data.dataset import Photo
-from fieldmark.data.loader import batches, epoch_order, load_batches
+from fieldmark.data.loader import balanced_order, batches, epoch_order, load_batches
+from fieldmark.data.mixing import Mixing
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.model import split_frozen
 from fieldmark.predict import EVAL_BATCH, frozen_maps, photo_logits
+from fieldmark.recipe import Stage
 from fieldmark.training.features import FeatureStore
+from fieldmark.training.loss import Loss, make_loss
 from fieldmark.training.stage import Batch
 
 Progress = Callable[[int, int], None]
+Sampling = Literal["shuffled", "balanced"]
 
 
 class StageInputs(Protocol):
@@ -29,8 +34,10 @@ class StageInputs(Protocol):
     def network(self) -> Callable[[Tensor], Tensor]:
         """From the inputs of a batch to logits (B, K)."""
 
-    def epoch(self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int) -> Iterator[Batch]:
-        """One batch for each group of positions in `train`."""
+    def epoch(
+        self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int, first: int
+    ) -> Iterator[Batch]:
+        """One batch for each group of positions in `train`, from the group `first` on."""
 
     def logits(self, split: SplitName) -> NDArray[np.float32]:
         """Logits (N, K) of a split through the eval view."""
@@ -44,28 +51,46 @@ def make_inputs(task: Task, store: FeatureStore, progress: Progress) -> StageInp
     return FrozenInputs(task, store, prefix[1:], suffix, progress)
 
 
+def stage_loss(task: Task, stage: Stage) -> Loss:
+    """What a stage lowers, with the weights of the task's classes.
+
+    Raises:
+        SettingError: a class weight is given for no class.
+    """
+    return make_loss(
+        stage.label_smoothing,
+        stage.class_weights,
+        labels=[photo.label for photo in task.part("train")],
+        class_names=task.photos.class_names,
+    )
+
+
 def training_steps(
     inputs: StageInputs,
-    count: int,
+    labels: Sequence[int],
     *,
     batch_size: int,
     accumulate: int,
     seed: int,
+    sampling: Sampling = "shuffled",
     first: int = 0,
 ) -> Iterator[list[Batch]]:
     """The batches of each optimiser step, epoch after epoch, without end.
 
-    Each epoch is a fresh order of all `count` samples, decided by (seed, epoch) alone; its last
-    step may be smaller than the others. `first` steps are passed over.
+    Each epoch is a fresh order of as many samples as there are, decided by (seed, epoch) alone: all
+    of them once, or every class equally often where `sampling` is `balanced`. Its last step may be
+    smaller than the others. `first` steps are passed over.
     """
-    epoch, skipped = divmod(first, -(-count // (batch_size * accumulate)))
+    epoch, skipped = divmod(first, -(-len(labels) // (batch_size * accumulate)))
     while True:
-        order = epoch_order(count, seed=seed, epoch=epoch)
-        steps = [
-            list(batches(step, batch_size)) for step in batches(order, batch_size * accumulate)
-        ][skipped:]
-        loaded = inputs.epoch([part for step in steps for part in step], seed=seed, epoch=epoch)
-        for step in steps:
+        if sampling == "balanced":
+            order = balanced_order(labels, seed=seed, epoch=epoch)
+        else:
+            order = epoch_order(len(labels), seed=seed, epoch=epoch)
+        steps = [batches(step, batch_size) for step in batches(order, batch_size * accumulate)]
+        passed_over = sum(map(len, steps[:skipped]))
+        loaded = inputs.epoch(list(chain(*steps)), seed=seed, epoch=epoch, first=passed_over)
+        for step in steps[skipped:]:
             yield list(islice(loaded, len(step)))
         epoch, skipped = epoch + 1, 0
 
@@ -76,6 +101,7 @@ class PhotoInputs:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._photos = task.part("train")
+        self._mixing = Mixing(task.recipe.augment.mixup, task.recipe.augment.cutmix)
         task.model.to(memory_format=torch.channels_last)
 
     def network(self, images: Tensor) -> Tensor:
@@ -84,14 +110,29 @@ class PhotoInputs:
         with torch.autocast("cpu", dtype=self._task.dtype, enabled=lower):
             return cast("Tensor", self._task.model(images))
 
-    def epoch(self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int) -> Iterator[Batch]:
-        """Batches through the train view; each photo's crop depends on (seed, epoch, photo)."""
-        view = self._task.train_view
-        workers = machine.cores()
-        for batch in load_batches(
-            self._photos, view, groups, seed=seed, epoch=epoch, workers=workers
-        ):
-            yield Batch(batch.indices, view.normalize(batch.images, torch.float32), batch.labels)
+    def epoch(
+        self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int, first: int
+    ) -> Iterator[Batch]:
+        """Batches through the train view; each photo's depends on (seed, epoch, photo).
+
+        Mixing depends on (seed, epoch, number of the batch).
+        """
+        view, classes = self._task.train_view, len(self._task.photos.class_names)
+        loaded = load_batches(
+            self._photos,
+            view,
+            groups,
+            seed=seed,
+            epoch=epoch,
+            workers=machine.cores(),
+            first=first,
+        )
+        for number, batch in enumerate(loaded, start=first):
+            images, labels = view.normalize(batch.images, torch.float32), batch.labels
+            if self._mixing:
+                chance = Chance((seed, epoch, "batch", number))
+                images, labels = self._mixing.mix(images, labels, classes, chance)
+            yield Batch(batch.indices, images, labels)
 
     def logits(self, split: SplitName) -> NDArray[np.float32]:
         """Logits through the eval view and a frozen copy of the backbone as it is now."""
@@ -127,10 +168,12 @@ class FrozenInputs:
         """What is left to compute: from features to logits."""
         return self._suffix
 
-    def epoch(self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int) -> Iterator[Batch]:
+    def epoch(
+        self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int, first: int
+    ) -> Iterator[Batch]:
         """Batches of features; they are of the eval view, so seed and epoch change nothing."""
         del seed, epoch
-        for group in groups:
+        for group in groups[first:]:
             indices = torch.as_tensor(group)
             yield Batch(indices, self._train[indices], self._labels[indices])
 
@@ -159,9 +202,10 @@ class FrozenInputs:
         def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
             return frozen_maps(eyes, task.eval_view, photos, positions, task.dtype)
 
+        ids = content_ids(photos, task.eval_view)
         rows: Tensor | None = None
         done = 0
-        for positions, maps in self._store.features(self._key, content_ids(photos), compute):
+        for positions, maps in self._store.features(self._key, ids, compute):
             for start in range(0, len(positions), EVAL_BATCH):
                 part = slice(start, start + EVAL_BATCH)
                 pooled = self._prefix(maps[part].float())

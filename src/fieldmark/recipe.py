@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from fieldmark import checked_yaml
+from fieldmark.augmentation import Augment
 from fieldmark.checked_yaml import Section
 from fieldmark.duration import Duration, DurationField
 from fieldmark.errors import RecipeError
@@ -75,7 +76,11 @@ class Data(Source):
     image_size: Annotated[int, Field(ge=16, le=2048)] = 224
     """Side in pixels of what the network sees."""
     resize_size: Annotated[int, Field(ge=16, le=4096)] | None = None
-    """Side in pixels a photo is squashed to before the crop; `image_size` x 8/7 unless given."""
+    """Side in pixels a photo is resized to before the crop; `image_size` x 8/7 unless given."""
+    resize: Literal["squash", "keep_aspect"] = "squash"
+    """Squash the whole photo to a square, or bring its shorter side to `resize_size`."""
+    box_margin: NotNegative | None = None
+    """Cut photos that have a box to it and this share of its sides more, in evaluation too."""
     mirror: bool = False
     """Whether training flips half of the photos left to right."""
 
@@ -201,6 +206,12 @@ class Stage(Section):
     """End the stage after this many evaluations without a lower loss on `val`."""
     snapshot_every: DurationField | None = None
     """How often the weights are kept in `snapshots/`."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each label that is spread over all classes."""
+    class_weights: Literal["balanced"] | dict[str, Positive] | None = None
+    """`balanced` (inverse to the class's size), or class name -> weight, 1 for those not named."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """Every training photo once an epoch, or every class equally often."""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """Whether the running statistics of trained BatchNorm layers move; frozen layers' never do."""
 
@@ -236,6 +247,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides initial weights, sketch hashes and the order and crops of photos."""
     data: Data
+    augment: Augment = Augment()
     backbone: Backbone = Backbone()
     pooling: Pooling = Pooling()
     head: Head = Head()

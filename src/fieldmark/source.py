@@ -71,7 +71,7 @@ class Source(Section):
     fold: Annotated[int, Field(ge=0)] = 0
     """Which of them is `val`, from 0."""
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the training photos kept for choices; 0 trains on all of them."""
+    """Share of the training photos kept for choices; 0 trains on all, whatever `split` says."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of all photos kept shut, where `split` is `fractions`, or `folds` of unsplit photos."""
     split_seed: int = 0

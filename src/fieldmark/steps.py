@@ -6,7 +6,7 @@ from itertools import islice
 
 from fieldmark.build import Task, seed_for
 from fieldmark.duration import Duration
-from fieldmark.inputs import StageInputs, training_steps
+from fieldmark.inputs import StageInputs, stage_loss, training_steps
 from fieldmark.ledger import Ledger
 from fieldmark.recipe import Stage
 from fieldmark.training.average import WeightAverage
@@ -107,10 +107,11 @@ class StageSteps:
     def _batches(self) -> Iterator[list[Batch]]:
         steps = training_steps(
             self.inputs,
-            len(self.task.split.train),
+            [photo.label for photo in self.task.part("train")],
             batch_size=self.stage.batch_size,
             accumulate=self.stage.accumulate,
             seed=self._seed,
+            sampling=self.stage.sampling,
             first=self.at.stage_step,
         )
         return islice(steps, self.total - self.at.stage_step)
@@ -123,6 +124,7 @@ class StageSteps:
             self.optimizer,
             factor=self._factor,
             seed=self._seed,
+            loss=stage_loss(self.task, self.stage),
             clip_norm=self.stage.clip_norm,
             before_step=self.observer.before_step,
             first=self.at.stage_step,

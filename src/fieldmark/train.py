@@ -12,7 +12,7 @@ import torch
 from fieldmark import durable, machine
 from fieldmark.build import SplitName, Task, build, check_files
 from fieldmark.errors import TrainingError
-from fieldmark.inputs import StageInputs, make_inputs
+from fieldmark.inputs import StageInputs, make_inputs, stage_loss
 from fieldmark.ledger import Ledger, Position, Reporter, save_weights
 from fieldmark.metrics import classification_metrics, log_softmax
 from fieldmark.recipe import Recipe, Stage
@@ -69,6 +69,7 @@ def prepare(
     task = build(recipe)
     for stage in recipe.stages:  # a mistake in the last stage is told before the first begins
         parameter_plan(task.model, stage.train)
+        stage_loss(task, stage)
     return check_files(
         task,
         store.folder / CHECKED,

@@ -182,6 +182,33 @@ def test_cub_without_a_list(tmp_path: Path) -> None:
         read_photos(tmp_path)
 
 
+def test_cub_boxes(tmp_path: Path) -> None:
+    write_cub(tmp_path)
+    assert {photo.box for photo in read_photos(tmp_path).photos} == {None}
+    (tmp_path / "bounding_boxes.txt").write_text("1 60.0 27.0 325.5 304.0\n3 0 1 2 3\n")
+    boxes = {photo.key: photo.box for photo in read_photos(tmp_path).photos}
+    assert boxes == {
+        "images/001.Wren/a b.jpg": None,
+        "images/001.Wren/b.jpg": (60.0, 27.0, 325.5, 304.0),
+        "images/002.Ani/c.JPG": (0.0, 1.0, 2.0, 3.0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "mistake"),
+    [
+        ("1 60 27 325", r"bounding_boxes\.txt line 1: not `left top width height`, .*: 60 27 325"),
+        ("1 60 27 0 304", "width and height above 0: 60 27 0 304"),
+        ("1 60 27 nan 304", "above 0: 60 27 nan 304"),
+        ("9 60 27 5 5", r"bounding_boxes\.txt line 1: id 9 is not in images\.txt"),
+    ],
+)
+def test_cub_boxes_that_are_none(tmp_path: Path, line: str, mistake: str) -> None:
+    (write_cub(tmp_path) / "bounding_boxes.txt").write_text(f"{line}\n")
+    with pytest.raises(DataError, match=mistake):
+        read_photos(tmp_path)
+
+
 def test_reading_writes_nothing(tmp_path: Path) -> None:
     write_cub(tmp_path / "photos")
     before = shutil.make_archive(str(tmp_path / "before"), "tar", tmp_path / "photos")

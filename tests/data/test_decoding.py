@@ -211,3 +211,71 @@ def test_decoding_warns_of_nothing(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decode(tmp_path / "x.jpg")
+
+
+def by(divisor: float) -> decoding.Divisor:
+    return lambda _height, _width: divisor
+
+
+@pytest.mark.parametrize(
+    ("asked", "divisor"), [(1.9, 1), (2, 2), (3.9, 2), (4, 4), (7.9, 4), (8, 8), (50, 8)]
+)
+def test_a_jpeg_is_divided_as_far_as_allowed(tmp_path: Path, asked: float, divisor: int) -> None:
+    path = tmp_path / "x.jpg"
+    quarters(side=61).save(path, quality=95)  # 183 x 122
+    image, by_how_much = decoding.decode_reduced(path, by(asked))
+    assert by_how_much == divisor
+    assert image.shape == (3, -(-122 // divisor), -(-183 // divisor))
+    assert corners(image) == [RED, GREEN, BLUE, WHITE]
+
+
+def test_what_is_divided_is_told_its_upright_size(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    path = tmp_path / "x.jpg"
+    quarters(64).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    told: list[tuple[int, int]] = []
+
+    def most(height: int, width: int) -> float:
+        told.append((height, width))
+        return 4 if height < width else 1
+
+    image, divisor = decoding.decode_reduced(path, most)
+    assert told[-1] == (128, 192)
+    assert divisor == 4
+    assert image.shape == (3, 32, 48)
+    assert corners(image) == [RED, GREEN, BLUE, WHITE]
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_only_plain_jpegs_are_divided(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    quarters(64).save(path)
+    image, divisor = decoding.decode_reduced(path, by(8))
+    assert divisor == 1
+    assert image.shape == (3, 128, 192)
+
+
+def test_grey_jpegs_are_divided_too(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    Image.new("L", (64, 64), 200).save(path)
+    image, divisor = decoding.decode_reduced(path, by(8))
+    assert divisor == 8
+    assert image.unique().tolist() == [200]
+
+
+def test_a_truncated_jpeg_is_named_where_it_is_divided(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"x\.jpg` can't be read as a photo: \w.*\.$"):
+        decoding.decode_reduced(path, by(4))
+
+
+def test_decoders_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = decoding.decoders()
+    assert named["jpeg"].startswith("torchvision ")
+    assert "Pillow" in named["jpeg to be halved or less"]
+    monkeypatch.setattr(decoding, "_DECODE_JPEG", None)
+    assert decoding.decoders() != named

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fieldmark.data.augment import Augment
 from fieldmark.data.dataset import Photo
-from fieldmark.data.loader import Batch, batches, epoch_order, load_batches
+from fieldmark.data.loader import Batch, balanced_order, batches, epoch_order, load_batches
 from fieldmark.data.transform import View
 from fieldmark.errors import DataError, SettingError
 
@@ -41,6 +43,44 @@ def by_photo(loaded: list[Batch]) -> dict[int, bytes]:
     }
 
 
+VIEWS = {
+    "crop": View(24, 32, augment=Augment(crop_area=(0.08, 1.0))),
+    "aspect": View(24, 32, mirror=True, resize="keep_aspect"),
+    "box": View(24, 32, mirror=True, box_margin=0.1),
+    "jitter": View(24, 32, augment=Augment(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)),
+    "randaugment": View(24, 32, augment=Augment(policy="randaugment")),
+    "trivialaugment": View(24, 32, augment=Augment(policy="trivialaugment")),
+    "erase": View(24, 32, augment=Augment(erase=0.5)),
+}
+
+
+@pytest.mark.parametrize("name", list(VIEWS))
+def test_no_change_by_chance_sees_workers_or_batches(photos: list[Photo], name: str) -> None:
+    view = VIEWS[name]
+    boxed = [replace(photo, box=(3.0, 5.0, 20.0, 25.0)) for photo in photos]
+    before = torch.get_rng_state()
+
+    def epoch(workers: int, *, size: int = 4, epoch: int = 0) -> dict[int, bytes]:
+        cut = batches(epoch_order(len(photos), seed=1, epoch=epoch), size)
+        return by_photo(list(load_batches(boxed, view, cut, seed=1, epoch=epoch, workers=workers)))
+
+    expected = epoch(0)
+    assert expected == epoch(1) == epoch(3) == epoch(8) == epoch(3, size=7)
+    second = epoch(0, epoch=1)
+    assert sum(expected[i] == second[i] for i in expected) <= 5
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_where_it_was_interrupted(photos: list[Photo], workers: int) -> None:
+    cut = [[0, 1], [2, 0], [1, 1], [2, 0]]
+    whole = list(load_batches(photos, VIEW, cut, seed=1, epoch=0, workers=workers))
+    rest = list(load_batches(photos, VIEW, cut, seed=1, epoch=0, workers=workers, first=2))
+    assert [batch.indices.tolist() for batch in rest] == cut[2:]
+    for a, b in zip(whole[2:], rest, strict=True):
+        assert torch.equal(a.images, b.images)
+
+
 def loader_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if "fieldmark-loader" in thread.name]
 
@@ -53,9 +93,10 @@ def test_a_batch_holds_what_was_asked_for(photos: list[Photo]) -> None:
     assert batch.labels.tolist() == [2, 0, 2]
     assert batch.indices.tolist() == [7, 0, 7]
     assert batch.labels.dtype == batch.indices.dtype == torch.int64
-    for image, i in zip(batch.images, (7, 0, 7), strict=True):
-        alone = VIEW.load(photos[i].path, seed=1, epoch=2, sample=photos[i].key)
-        assert torch.equal(image, alone)
+    keys = [photos[7].key, photos[0].key, f"{photos[7].key}\0001"]  # another draw for its return
+    for image, i, key in zip(batch.images, (7, 0, 7), keys, strict=True):
+        assert torch.equal(image, VIEW.load(photos[i].path, seed=1, epoch=2, sample=key))
+    assert not torch.equal(batch.images[0], batch.images[2])
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 16])
@@ -156,6 +197,35 @@ def test_epoch_orders_are_uniform() -> None:
         counts[np.arange(4), epoch_order(4, seed=0, epoch=epoch)] += 1
     # 9 degrees of freedom: 27.9 is exceeded with probability 0.001.
     assert ((counts - 1000) ** 2 / 1000).sum() * 3 / 4 < 27.9
+
+
+def test_a_balanced_order_has_every_class_equally_often() -> None:
+    labels = [0] * 50 + [1] * 20 + [4] * 3
+    for epoch in range(20):
+        order = balanced_order(labels, seed=0, epoch=epoch)
+        drawn = np.array(labels)[order]
+        assert len(order) == 73
+        counts = [int((drawn == name).sum()) for name in (0, 1, 4)]
+        assert sorted(counts) == [24, 24, 25]
+        assert len(set(order[drawn == 0].tolist())) == counts[0]  # none twice while some wait
+        assert {*np.bincount(order[drawn == 4])[70:]} <= {8, 9}  # taken in turns
+    seen = [int(i) for epoch in range(20) for i in balanced_order(labels, seed=0, epoch=epoch)]
+    assert set(seen) == set(range(73))
+
+
+def test_balanced_orders_depend_on_their_key_and_are_mixed() -> None:
+    labels = [0] * 60 + [1] * 30
+    order = balanced_order(labels, seed=0, epoch=0)
+    assert np.array_equal(order, balanced_order(labels, seed=0, epoch=0))
+    for other in (balanced_order(labels, seed=1, epoch=0), balanced_order(labels, seed=0, epoch=1)):
+        assert (order == other).sum() < 15
+    assert 12 <= np.array(labels)[order][:45].sum() <= 33  # 22.5 on average, 4.5 of spread
+    extra = {
+        int((np.array([0, 0, 1])[balanced_order([0, 0, 1], seed=0, epoch=e)] == 0).sum())
+        for e in range(30)
+    }
+    assert extra == {1, 2}  # which class stands once more is drawn
+    assert balanced_order([], seed=0, epoch=0).tolist() == []
 
 
 def test_batches() -> None:

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fieldmark.data.dataset import Photo, PhotoSet
-from fieldmark.data.split import Split, make_split
+from fieldmark.data.split import Kind, Split, make_split, without
 from fieldmark.errors import DataError, SettingError
 
 
@@ -207,3 +207,106 @@ def test_written_form_refuses_contradictions() -> None:
         Split.from_json(written | {"minitrain": written["val"]}, photos)
     with pytest.raises(DataError, match="not a written split; it lacks: class_names, train"):
         Split.from_json({}, photos)
+
+
+def test_the_tutorials_split_of_the_full_set() -> None:
+    counts = [60] * 188 + [41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 26, 27]
+    photos = photo_set(counts)
+    assert len(photos.photos) == 11_788
+    split = make_split(photos, kind="tutorial", seed=0)
+    assert len(split.test) == 1_192
+    assert len(split.train) + len(split.val) == 10_596
+    assert min(per_class(photos, split.test)) >= 1
+    assert "1,192 test photos, the other 10,596" in split.notes[0]
+    assert "10,597 + 1,192 is one more than the 11,788" in split.notes[0]
+    assert make_split(photos, kind="tutorial", seed=1).test != split.test
+
+
+def test_official_keeps_the_sources_val_photos() -> None:
+    flags = [["train"] * 6 + ["val"] * 2 + ["test"] * 2] * 2
+    photos = photo_set([10, 10], flags)
+    split = make_split(photos, kind="official", val_fraction=0.5, seed=0)
+    assert {photos.photos[i].split for i in split.val} == {"val"}
+    assert [len(part) for part in (split.train, split.val, split.test)] == [12, 4, 4]
+
+
+def test_cutting_a_split_source_anew_is_said() -> None:
+    photos = photo_set([10, 10], [["train"] * 6 + ["test"] * 4] * 2)
+    split = make_split(photos, kind="fractions", seed=0)
+    assert split.notes == ("the source marks its own split; `split: fractions` cuts anew",)
+
+
+def test_parts_from_files(tmp_path: Path) -> None:
+    photos = photo_set([5, 5])
+    (tmp_path / "test.txt").write_text("c00/0000.jpg\n\nc01/0001.jpg\r\n", encoding="utf-8")
+    (tmp_path / "val.txt").write_text("c00/0002.jpg\nc01/0002.jpg\n", encoding="utf-8")
+    files = {part: tmp_path / f"{part}.txt" for part in ("test", "val")}
+    split = make_split(photos, kind="files", files=files, seed=0)
+    assert keys(photos, split.test) == {"c00/0000.jpg", "c01/0001.jpg"}
+    assert keys(photos, split.val) == {"c00/0002.jpg", "c01/0002.jpg"}
+    assert len(split.train) == 6
+
+
+def test_parts_from_the_split_of_a_run(tmp_path: Path) -> None:
+    photos = photo_set([8, 9])
+    split = make_split(photos, kind="fractions", seed=4)
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(split.to_json(photos)), encoding="utf-8")
+    assert make_split(photos, kind="files", files={"all": path}, seed=0) == split
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"test": "c09/1.jpg"},
+            r"1 photo\(s\) of the split's lists are not in `birds`: c09/1\.jpg",
+        ),
+        (
+            {"test": "c00/0000.jpg", "val": "c00/0000.jpg"},
+            r"stands in the lists for test and for v",
+        ),
+        ({"train": "c00/0000.jpg"}, r"9 photo\(s\), such as c00/0001\.jpg, are marked neither"),
+        ({"all": "nonsense"}, r"all` is no JSON"),
+        ({"all": "[]"}, r"not a written split; it lacks: class_names"),
+    ],
+)
+def test_mistakes_of_files_are_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for part, content in files.items():
+        (tmp_path / part).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        make_split(
+            photo_set([5, 5]), kind="files", files={part: tmp_path / part for part in files}, seed=0
+        )
+
+
+@pytest.mark.parametrize("kind", ["official", "folds", "fractions", "tutorial", "files"])
+def test_without_val_all_but_test_is_trained_on(tmp_path: Path, kind: Kind) -> None:
+    photos = photo_set([10, 12], [["train"] * 6 + ["val"] * 2 + ["test"] * c for c in (2, 4)])
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(make_split(photos, kind="official", seed=0).to_json(photos)))
+    split = make_split(photos, kind=kind, files={"all": path}, val_fraction=0, seed=0)
+    assert split.val == ()
+    assert len(split.train) + len(split.test) == 22
+    assert set(split.minitrain) <= set(split.train)
+
+
+def test_leaving_photos_out_moves_no_other() -> None:
+    photos = photo_set([10, 20])
+    split = make_split(photos, kind="fractions", seed=0)
+    bad = photos.photos[split.minitrain[0]].key
+    kept, left = without(photos, split, {bad}, seed=0)
+    assert keys(kept, left.train) == keys(photos, split.train) - {bad}
+    assert keys(kept, left.val) == keys(photos, split.val)
+    assert keys(kept, left.test) == keys(photos, split.test)
+    assert len(left.minitrain) == len(split.minitrain)
+    assert len(keys(kept, left.minitrain) - keys(photos, split.minitrain)) <= 1
+    assert without(photos, split, set(), seed=0) == (photos, split)
+
+
+def test_leaving_out_a_whole_class_is_refused() -> None:
+    photos = photo_set([3, 20])
+    split = make_split(photos, kind="fractions", seed=0)
+    bad = {key for key in keys(photos, split.train) if key.startswith("c00")}
+    with pytest.raises(DataError, match=r"in train that can be read; too few: c00 \(0\)"):
+        without(photos, split, bad, seed=0)

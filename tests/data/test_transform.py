@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +10,27 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from fieldmark.data.transform import IMAGENET_MEAN, IMAGENET_STD, View, default_resize_size
-from fieldmark.errors import SettingError
+from fieldmark.data.augment import Augment
+from fieldmark.data.chance import Chance
+from fieldmark.data.decoding import decode
+from fieldmark.data.transform import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    View,
+    _cut,
+    default_resize_size,
+)
+from fieldmark.errors import DataError, SettingError
+
+ALL = Augment(
+    crop_area=(0.2, 0.9),
+    brightness=0.4,
+    contrast=0.3,
+    saturation=0.2,
+    hue=0.1,
+    policy="randaugment",
+    erase=0.5,
+)
 
 
 def coordinates(side: int) -> Tensor:
@@ -65,7 +87,7 @@ def test_chance_depends_on_seed_epoch_and_sample_and_nothing_else() -> None:
 
 def test_global_generators_are_left_alone() -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
-    View(40, 64, mirror=True).apply(coordinates(64), seed=3)
+    View(40, 64, mirror=True, augment=ALL).apply(coordinates(64), seed=3)
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
 
@@ -80,6 +102,7 @@ def test_mirror_changes_no_crop() -> None:
 def test_eval_takes_chance_out() -> None:
     view = View(40, 64, "bicubic", crop="random", mirror=True)
     assert view.eval() == View(40, 64, "bicubic", crop="centre", mirror=False)
+    assert replace(view, augment=ALL).eval() == view.eval()
     images = [view.eval().apply(coordinates(64), seed=seed, sample=str(seed)) for seed in range(5)]
     assert all(window(image) == (12, 12, False) for image in images)
 
@@ -148,7 +171,10 @@ def test_normalize_zero_and_one() -> None:
 
 def test_a_view_survives_being_written() -> None:
     view = View(448, 512, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "centre", mirror=True)
-    assert View.from_dict(view.to_dict()) == view
+    assert View.from_dict(json.loads(json.dumps(view.to_dict()))) == view
+    augment = Augment(crop_area=(0.3, 1.0), policy="randaugment")
+    rich = replace(view, resize="keep_aspect", box_margin=0.1, augment=augment)
+    assert View.from_dict(json.loads(json.dumps(rich.to_dict()))) == rich
     with pytest.raises(SettingError, match=r"missing: \['mirror'\], unknown: \['flip'\]"):
         View.from_dict({**{k: v for k, v in view.to_dict().items() if k != "mirror"}, "flip": True})
 
@@ -157,6 +183,23 @@ def test_describe_says_all_that_changes_pixels() -> None:
     assert View(224, 256, mirror=True).describe() == (
         "squash to 256 x 256 (bilinear, antialiased), random crop 224, mirrored at random, "
         "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
+    )
+    assert (
+        View(224, 256, resize="keep_aspect", box_margin=0.1)
+        .eval()
+        .describe()
+        .startswith(
+            "cut to boxes plus 10%, shorter side to 256 (bilinear, antialiased), centre crop 224, "
+        )
+    )
+    assert (
+        View(224, 256, augment=ALL)
+        .describe()
+        .startswith(
+            "random 20% to 90% of the area to 224 (bilinear, antialiased), not mirrored, "
+            "brightness ± 0.4, contrast ± 0.3, saturation ± 0.2, hue ± 0.1, randaugment 2 x 9, "
+            "50% partly erased, mean"
+        )
     )
 
 
@@ -169,8 +212,122 @@ def test_describe_says_all_that_changes_pixels() -> None:
         ({"crop": "center"}, "`crop` must be random or centre, got 'center'"),
         ({"std": (0.2, 0.0, 0.2)}, "with `std` above 0, got"),
         ({"mean": (0.5,)}, "three numbers each"),
+        ({"resize": "pad"}, "must be squash or keep_aspect, got 'pad'"),
+        ({"box_margin": -0.1}, r"`box_margin` must be at least 0, got -0\.1"),
     ],
 )
 def test_a_view_refuses_when_built(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         View(**{"image_size": 224, "resize_size": 256, **fields})
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (401, 300), (64, 1000), (256, 256), (100, 101)])
+def test_sides_that_keep_their_aspect_are_torchvisions(shape: tuple[int, int]) -> None:
+    image = torch.zeros(3, *shape, dtype=torch.uint8)
+    expected = v2.Resize(256)(image).shape[-2:]
+    view = View(224, 256, resize="keep_aspect")
+    assert tuple(map(int, view._resized(*map(float, shape)))) == tuple(expected)
+
+
+def test_keeping_the_aspect_crops_the_longer_side() -> None:
+    source = torch.zeros(3, 100, 200, dtype=torch.uint8)
+    source[:, :, 50:150] = 255  # the square in the middle
+    view = View(100, 100, resize="keep_aspect")
+    assert view.eval().apply(source).unique().tolist() == [255]
+    lefts = {int((view.apply(source, epoch=epoch)[0, 0] == 0).sum()) for epoch in range(200)}
+    assert max(lefts) >= 49  # the window reaches the ends
+    assert len(lefts) > 40
+
+
+def boxed(box: tuple[float, float, float, float], margin: float, side: int = 64) -> tuple[int, ...]:
+    """Rows and columns seen of `coordinates`, without resizing."""
+    part = View(8, 8, box_margin=margin)._part(side, side, box, Chance((0, 0, "bird.jpg")))
+    seen = _cut(coordinates(side), part)
+    assert seen.shape[-2:] == (len(seen[0].unique()), len(seen[1].unique()))
+    top, left = int(seen[0].min()), int(seen[1].min())
+    return top, left, int(seen[0].max()) + 1, int(seen[1].max()) + 1
+
+
+@pytest.mark.parametrize(
+    ("box", "margin", "expected"),  # left, top, width, height -> top, left, bottom, right
+    [
+        ((10, 20, 30, 16), 0.0, (20, 10, 36, 40)),
+        ((10, 20, 30, 16), 0.25, (16, 2, 40, 48)),  # 4 above and below, 7.5 left and right
+        ((2, 3, 30, 16), 0.5, (0, 0, 27, 47)),  # cut off at the upper left
+        ((40, 50, 30, 30), 0.5, (35, 25, 64, 64)),  # and at the lower right
+        ((0, 0, 64, 64), 1.0, (0, 0, 64, 64)),
+        ((-5, -5, 10, 10), 0.0, (0, 0, 5, 5)),
+        ((63.8, 10, 5, 0.2), 0.0, (10, 63, 11, 64)),  # at least one pixel
+    ],
+)
+def test_boxes_and_their_margins_at_the_borders(box: Any, margin: float, expected: Any) -> None:
+    assert boxed(box, margin) == expected
+
+
+def test_a_box_is_looked_at_only_where_asked_for() -> None:
+    source = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    source[:, 16:32, 16:32] = 255
+    box = (16.0, 16.0, 16.0, 16.0)
+    assert View(8, 8, box_margin=0).apply(source, box=box).unique().tolist() == [255]
+    assert torch.equal(View(8, 8).apply(source, box=box), View(8, 8).apply(source))
+    assert torch.equal(View(8, 8, box_margin=0).apply(source), View(8, 8).apply(source))
+
+
+def test_a_box_outside_its_photo_is_named(tmp_path: Path) -> None:
+    view = View(8, 8, box_margin=0.1)
+    with pytest.raises(DataError, match=r"box of `bird\.jpg` \(left 90, .* outside its 64 x 64"):
+        view.apply(coordinates(64), box=(90, 0, 10, 10), sample="bird.jpg")
+    Image.new("RGB", (64, 64)).save(tmp_path / "bird.jpg")
+    with pytest.raises(DataError, match=r"^The box of `bird\.jpg`"):
+        view.load(tmp_path / "bird.jpg", box=(90, 0, 10, 10), sample="bird.jpg")
+
+
+def test_random_resized_crops_stay_inside_the_box() -> None:
+    source = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    source[:, 16:48, 20:52] = 255
+    view = View(16, 16, box_margin=0, augment=Augment(crop_area=(0.1, 1.0)))
+    for epoch in range(100):
+        assert view.apply(source, box=(20, 16, 32, 32), epoch=epoch).unique().tolist() == [255]
+
+
+def smooth_photo(path: Path, width: int, height: int) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(path, quality=95)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("view", "most"),  # grey levels
+    [
+        (View(56, 64, crop="centre"), 0.5),
+        (View(56, 64, resize="keep_aspect", crop="centre"), 0.5),
+        (View(56, 64, box_margin=0.1, crop="centre"), 0.5),
+        # Cut to the nearest coarse pixel, which moves the crop by a quarter of its own at most.
+        (View(56, 64, augment=Augment(crop_area=(0.3, 1.0))), 1.0),
+    ],
+)
+@pytest.mark.parametrize("box", [None, (200.0, 100.0, 500.0, 400.0)])
+def test_less_is_decoded_of_a_large_photo_and_little_is_lost(
+    tmp_path: Path, view: View, most: float, box: Any
+) -> None:
+    path = smooth_photo(tmp_path / "x.jpg", 800, 600)
+    reduced = view.load(path, box=box, sample="x")
+    whole = view.apply(decode(path), box=box, sample="x")
+    assert not torch.equal(reduced, whole)
+    assert (reduced.float() - whole.float()).abs().mean() < most
+
+
+def test_a_photo_of_less_than_four_times_the_size_is_decoded_whole(tmp_path: Path) -> None:
+    path = smooth_photo(tmp_path / "x.jpg", 300, 255)
+    view = View(56, 64, mirror=True, augment=ALL)
+    for sample in "abc":
+        assert torch.equal(view.load(path, sample=sample), view.apply(decode(path), sample=sample))
+
+
+def test_pixels_are_channels_last_whatever_changed_them() -> None:
+    for policy in ("randaugment", "trivialaugment"):
+        for sample in range(20):
+            view = View(40, 64, mirror=True, augment=replace(ALL, policy=policy))
+            image = view.apply(coordinates(64), sample=str(sample))
+            assert image.shape == (3, 40, 40)
+            assert image.permute(1, 2, 0).is_contiguous()

@@ -15,7 +15,8 @@ from typing import Any
 
 from fieldmark import durable
 from fieldmark.data.dataset import Photo, content_hash, listed
-from fieldmark.data.transform import PIXELS_VERSION, decode
+from fieldmark.data.decoding import decode
+from fieldmark.data.transform import PIXELS_VERSION
 from fieldmark.errors import DataError
 
 _VERSION = f"1.{PIXELS_VERSION}"  # of what is remembered

@@ -1,8 +1,10 @@
 """The layout of CUB-200-2011: four lists and a folder of photos, with an official split.
 
-`images.txt`, `classes.txt`, `image_class_labels.txt`, `train_test_split.txt` and `images/`.
+`images.txt`, `classes.txt`, `image_class_labels.txt`, `train_test_split.txt` and `images/`. Where
+there is a `bounding_boxes.txt`, photos have boxes.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,8 @@ _CUB_FILES = {  # file -> what stands behind the id on each of its lines
     "image_class_labels.txt": "class id",
     "train_test_split.txt": "0 or 1",
 }
+
+_BOXES, _BOX = "bounding_boxes.txt", "left top width height"  # may be missing
 
 
 class _Cell(NamedTuple):
@@ -36,8 +40,9 @@ def read_cub(folder: Path) -> PhotoSet:
     tables = {
         file: _read_table(folder / file, meaning, problems) for file, meaning in _CUB_FILES.items()
     }
+    boxes = _read_table(folder / _BOXES, _BOX, problems) if (folder / _BOXES).is_file() else {}
     # Cross checks would only repeat what a damaged list has already shown.
-    problems = problems or list(_contradictions(folder, tables))
+    problems = problems or [*_contradictions(folder, tables), *_bad_boxes(boxes, tables)]
     if problems:
         shown = listed(problems, between="\n  ")
         raise DataError(
@@ -54,10 +59,28 @@ def read_cub(folder: Path) -> PhotoSet:
             label=label_of[labels[identity].value],
             key=f"images/{cell.value}",
             split="train" if splits[identity].value == "1" else "test",
+            box=_box(boxes[identity].value) if identity in boxes else None,
         )
         for identity, cell in images.items()
     ]
     return photo_set(folder, photos, names)
+
+
+def _box(text: str) -> tuple[float, float, float, float] | None:
+    """Left, top, width and height; None where that is not what the text says."""
+    try:
+        left, top, width, height = map(float, text.split())
+    except ValueError:
+        return None
+    whole = all(map(math.isfinite, (left, top, width, height))) and width > 0 and height > 0
+    return (left, top, width, height) if whole else None
+
+
+def _bad_boxes(boxes: _Table, tables: dict[str, _Table]) -> Iterator[str]:
+    yield from _unmatched(_BOXES, boxes, "images.txt", tables["images.txt"])
+    for text, line in boxes.values():
+        if _box(text) is None:
+            yield f"{_BOXES} line {line}: not `{_BOX}`, width and height above 0: {text}"
 
 
 def _read_table(path: Path, meaning: str, problems: list[str]) -> _Table:

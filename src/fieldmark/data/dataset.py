@@ -8,9 +8,10 @@ How photos are found stands in `sources`.
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from fieldmark.errors import DataError
 
@@ -60,6 +61,11 @@ class PhotoSet:
     class_names: tuple[str, ...]
     ignored: int = 0
     notes: tuple[str, ...] = ()
+
+    def without(self, keys: Container[str]) -> Self:
+        """The same classes, less the photos of these keys."""
+        kept = tuple(photo for photo in self.photos if photo.key not in keys)
+        return replace(self, photos=kept)
 
 
 def photo_set(

@@ -4,10 +4,11 @@ What a batch holds depends on the photos, the view, the seed and the epoch. It d
 the number of workers: no worker owns a generator, and batches come in the order asked for.
 """
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -46,6 +47,28 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.argsort(bits, kind="stable").astype(np.int64)
 
 
+def balanced_order(labels: Sequence[int], *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """len(labels) positions, in which every class stands equally often, as far as that divides.
+
+    A class takes turns through its own photos, in an order of this epoch: one with few of them
+    shows each several times, one with many shows a part. Which classes stand once more than the
+    others is drawn in each epoch.
+    """
+    shuffled = epoch_order(len(labels), seed=seed, epoch=epoch)
+    of = np.asarray(labels, dtype=np.int64)[shuffled]
+    classes = np.unique(of)
+    if len(classes) == 0:
+        return shuffled
+    lucky = epoch_order(len(classes), seed=draw(seed, "classes"), epoch=epoch)
+    each, more = divmod(len(labels), len(classes))
+    counts = np.where(lucky < more, each + 1, each)
+    drawn = [
+        np.resize(shuffled[of == name], count) for name, count in zip(classes, counts, strict=True)
+    ]
+    order = epoch_order(len(labels), seed=draw(seed, "balanced"), epoch=epoch)
+    return np.concatenate(drawn)[order]
+
+
 def batches(
     order: Sequence[int] | NDArray[np.int64], batch_size: int, *, drop_last: bool = False
 ) -> list[list[int]]:
@@ -73,16 +96,20 @@ def load_batches(
     seed: int,
     epoch: int,
     workers: int,
+    first: int = 0,
 ) -> Generator[Batch]:
     """Load batches in the order given, a few ahead of their use.
+
+    A photo that comes again within an epoch is changed by chance anew.
 
     Args:
         photos: What the indices point into.
         view: How photos are shown.
-        batches: Positions in `photos`, one sequence a batch.
+        batches: Positions in `photos`, one sequence a batch; all of an epoch where chance matters.
         seed: The run's.
         epoch: Each epoch draws its crops anew.
         workers: Threads that load; 0 loads in the caller's own, when asked for the next batch.
+        first: How many batches to pass over, where an interrupted epoch goes on.
 
     Returns:
         A generator; closing or dropping it ends the threads.
@@ -94,9 +121,12 @@ def load_batches(
     if workers < 0:
         raise SettingError(f"`workers` must be at least 0, got {workers}. Use 2.")
 
-    def load(index: int) -> Tensor:
+    def load(index: int, turn: int) -> Tensor:
         photo = photos[index]
-        return view.load(photo.path, seed=seed, epoch=epoch, sample=photo.key)
+        again = f"\0{turn}" if turn else ""
+        return view.load(
+            photo.path, box=photo.box, seed=seed, epoch=epoch, sample=photo.key + again
+        )
 
     def collate(indices: Sequence[int], images: Iterable[Tensor]) -> Batch:
         stacked = np.stack([image.permute(1, 2, 0).numpy() for image in images])  # (B, S, S, 3)
@@ -107,14 +137,28 @@ def load_batches(
         )
 
     if workers == 0:
-        return (collate(indices, map(load, indices)) for indices in batches)
-    return _load_ahead(load, collate, batches, workers)
+        return (
+            collate(indices, map(load, indices, turns))
+            for indices, turns in islice(_with_turns(batches), first, None)
+        )
+    return _load_ahead(load, collate, islice(_with_turns(batches), first, None), workers)
+
+
+def _with_turns(batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], list[int]]]:
+    """Beside each index, how often it came before."""
+    seen: Counter[int] = Counter()
+    for indices in batches:
+        turns = []
+        for index in indices:
+            turns.append(seen[index])
+            seen[index] += 1
+        yield indices, turns
 
 
 def _load_ahead(
-    load: Callable[[int], Tensor],
+    load: Callable[[int, int], Tensor],
     collate: Callable[[Sequence[int], Iterable[Tensor]], Batch],
-    batches: Iterable[Sequence[int]],
+    batches: Iterable[tuple[Sequence[int], list[int]]],
     workers: int,
 ) -> Generator[Batch]:
     def next_batch() -> Batch:
@@ -124,8 +168,9 @@ def _load_ahead(
     waiting: deque[tuple[Sequence[int], list[Future[Tensor]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fieldmark-loader")
     try:
-        for indices in batches:
-            waiting.append((indices, [pool.submit(load, index) for index in indices]))
+        for indices, turns in batches:
+            loading = [pool.submit(load, *each) for each in zip(indices, turns, strict=True)]
+            waiting.append((indices, loading))
             if len(waiting) > _BATCHES_AHEAD:
                 yield next_batch()
         while waiting:

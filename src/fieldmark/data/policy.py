@@ -90,7 +90,8 @@ RANDAUGMENT: Mapping[str, Magnitude] = {
     "AutoContrast": _up_to(0),
     "Equalize": _up_to(0),
 }
-TRIVIALAUGMENT: Mapping[str, Magnitude] = RANDAUGMENT | {
+TRIVIALAUGMENT: Mapping[str, Magnitude] = {
+    **RANDAUGMENT,
     "ShearX": _up_to(0.99),
     "ShearY": _up_to(0.99),
     "TranslateX": _up_to(32),

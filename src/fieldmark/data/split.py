@@ -4,7 +4,6 @@ A split is a pure function of (photo keys, labels, groups, source flags, seed); 
 No group is ever torn apart by a cut, and a class that a part lacks is an error or named in `notes`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import Any, Literal, Self
 
 from fieldmark.data.dataset import PARTS, PhotoSet, listed
 from fieldmark.data.portion import are_grouped, deal, groups, pick, share
+from fieldmark.data.split_files import marked, read_split
 from fieldmark.errors import DataError, SettingError
 
 Kind = Literal["official", "tutorial", "fractions", "files", "folds"]
@@ -87,7 +87,8 @@ def make_split(
         kind: `official` keeps the source's test photos, and its val photos if it has any;
             `fractions` draws both; `tutorial` draws a test part of 1,192 in 11,788; `folds` makes
             one of several equal parts val; `files` reads the parts from `files`.
-        val_fraction: Part of the photos outside test that become val; 0 trains on all of them.
+        val_fraction: Part of the photos outside test that become val. With 0 there is no val: all
+            of them are trained on, those that the source, a fold or a file has for val too.
         test_fraction: Part of all photos that become test, with `fractions`, and with `folds` where
             the source marks no test photos.
         folds: How many parts take turns as val, with `folds`.
@@ -108,8 +109,9 @@ def make_split(
         raise SettingError(f"`fold` must be from 0 to {folds - 1} with {folds} folds, got {fold}.")
     if kind == "files":
         if "all" in (files := files or {}):
-            return Split.from_json(_read_json(files["all"]), photos)
-        photos, kind = _marked(photos, files), "official"
+            written = Split.from_json(read_split(files["all"]), photos)
+            return written if val_fraction else _joined(photos, written, seed)
+        photos, kind = marked(photos, files), "official"
 
     kept = 1 + (val_fraction > 0)  # photos of each class that test must leave
     test, notes = _test_part(photos, kind, test_fraction, seed, kept)
@@ -133,7 +135,7 @@ def without(
     """
     if not left_out:
         return photos, split
-    kept = replace(photos, photos=tuple(p for p in photos.photos if p.key not in left_out))
+    kept = photos.without(left_out)
     position = {photo.key: i for i, photo in enumerate(kept.photos)}
 
     def moved(part: Sequence[int]) -> list[int]:
@@ -176,13 +178,22 @@ def _val_part(
     fold: int,
     seed: int,
 ) -> list[int]:
+    if fraction == 0:
+        return []
     if kind == "official" and (val := _official(photos, "val")):
         return val
     if kind == "folds":
         _check_counts(photos, pool, _needed(photos, 2), "outside test")
         return deal(photos, pool, folds, seed=seed)[fold]
-    _check_counts(photos, pool, _needed(photos, 1 + (fraction > 0)), "outside test")
+    _check_counts(photos, pool, _needed(photos, 2), "outside test")
     return _cut(photos, pool, fraction, "val", seed=seed, leave=1)
+
+
+def _joined(photos: PhotoSet, split: Split, seed: int) -> Split:
+    """A split whose val photos are trained on."""
+    train = sorted((*split.train, *split.val))
+    minitrain = _minitrain(photos, train, (), seed)
+    return Split(tuple(train), (), split.test, tuple(minitrain), split.notes)
 
 
 def _minitrain(photos: PhotoSet, train: Sequence[int], val: Sequence[int], seed: int) -> list[int]:
@@ -199,40 +210,6 @@ def _official(photos: PhotoSet, part: str) -> list[int]:
             f"{unmarked[0]}, are marked neither train, val nor test. Use `split: fractions`."
         )
     return [i for i, photo in enumerate(photos.photos) if photo.split == part]
-
-
-def _marked(photos: PhotoSet, files: Mapping[str, Path]) -> PhotoSet:
-    """The photos as lists of keys say; without a list for train, all others are train."""
-    part_of: dict[str, str] = {}
-    for part, path in files.items():
-        for key in filter(None, map(str.strip, _read_text(path).splitlines())):
-            if part_of.setdefault(key, part) != part:
-                raise DataError(f"`{key}` stands in the lists for {part_of[key]} and for {part}.")
-    strangers = sorted(part_of.keys() - {photo.key for photo in photos.photos})
-    if strangers:
-        raise DataError(
-            f"{len(strangers)} photo(s) of the split's lists are not in `{photos.root}`: "
-            f"{listed(strangers)}. A line is a photo's path below that folder."
-        )
-    rest = None if "train" in files else "train"
-    marked = (replace(photo, split=part_of.get(photo.key, rest)) for photo in photos.photos)
-    return replace(photos, photos=tuple(marked))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise DataError(f"The split's file `{path}` can't be read: {reason}.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        written = json.loads(_read_text(path))
-    except ValueError as error:
-        raise DataError(f"The split's file `{path}` is no JSON: {error}.") from error
-    return written if isinstance(written, dict) else {}
 
 
 def _cut(

@@ -147,7 +147,8 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
 def _files_below(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not _is_hidden(name)]
-        yield from (Path(parent, name) for name in files if not _is_hidden(name))
+        links = [name for name in folders if Path(parent, name).is_symlink()]  # never entered
+        yield from (Path(parent, name) for name in (*files, *links) if not _is_hidden(name))
 
 
 def _is_hidden(name: str) -> bool:

@@ -32,6 +32,8 @@ def _gram(x: Tensor) -> Tensor:
 def _gram_backward(grad: Tensor, x: Tensor) -> Tensor:
     """`dX = (dG + dG^T) X`: one product where autograd takes two and a sum."""
     dx = torch.empty_like(x)
+    if x.is_cuda:
+        return torch.bmm(grad + grad.mT, x, out=dx)
     for sample, d, g in zip(x, dx, grad, strict=True):
         # A copy that only transposes takes torch's tiled path; a transposed sum does not.
         symmetric = torch.empty_like(g).copy_(g.mT)

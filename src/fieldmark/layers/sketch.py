@@ -94,7 +94,8 @@ class TensorSketch(nn.Module):
     def _choose_route(self, x: Tensor) -> Route:
         if x.is_cuda:
             return "bags"
-        # Nanoseconds, forward and backward, as measured by bench/pooling.py; only ratios matter.
+        # Nanoseconds a photo, forward and backward, fitted on one thread; only ratios matter. The
+        # choice rests on sizes alone, so that grad mode and threads do not change the route.
         P, pairs = x.shape[2], len(self.index_hash1) * len(self.index_hash2)
         through_gram = pairs * (0.066 * P + 2.2 if self.two_maps else 0.037 * P + 3)
         through_spectrum = 12 * self.sketch_dim * P

@@ -20,7 +20,7 @@ from torch import Tensor
 from fieldmark.layers.hashing import CountSketch
 from fieldmark.layers.operators import keep_tensors
 
-# One count-sketched chunk; a handful of such arrays are alive at once.
+# One count-sketched chunk, for each thread; a handful of such arrays are alive at once.
 _CHUNK_BYTES = 512 << 10
 _FEWEST_COLUMNS = 16
 
@@ -79,7 +79,8 @@ def _spectral_sketch_backward(
 def chunks(x: Tensor, sketch_dim: int) -> Iterator[tuple[slice, slice]]:
     """Cut the samples and positions of `(B, C, P)` so that a sketched chunk fits the cache."""
     B, _, P = x.shape
-    columns = max(_CHUNK_BYTES // (sketch_dim * x.element_size()), _FEWEST_COLUMNS) // 2 * 2
+    budget = _CHUNK_BYTES * torch.get_num_threads()
+    columns = max(budget // (sketch_dim * x.element_size()), _FEWEST_COLUMNS) // 2 * 2
     samples = max(columns // P, 1)
     for b in range(0, B, samples):
         for p in range(0, P, columns):

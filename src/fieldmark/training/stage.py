@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from fieldmark.errors import TrainingError
 from fieldmark.layers.weights import tensors_hash
+from fieldmark.training.loss import PLAIN, Loss
 from fieldmark.training.optim import ParameterPlan, shape_gradients
 
 
@@ -20,7 +20,7 @@ class Batch(NamedTuple):
 
     indices: Tensor  # (B,) int64
     inputs: Tensor  # (B, ...)
-    labels: Tensor  # (B,) int64
+    labels: Tensor  # (B,) int64, or probabilities (B, K) where samples are mixed
 
 
 def set_trainable(model: nn.Module, plan: ParameterPlan, *, train_batch_norm: bool) -> None:
@@ -70,6 +70,7 @@ def train_steps(
     *,
     factor: Callable[[int], float],
     seed: int,
+    loss: Loss = PLAIN,
     clip_norm: float | None = None,
     before_step: Callable[[], None] = lambda: None,
     first: int = 0,
@@ -86,6 +87,7 @@ def train_steps(
         optimizer: its groups carry `base_lr`.
         factor: step, from 0, to the multiplier of every `base_lr`.
         seed: of dropout and its like, which depend on it and on the step alone.
+        loss: what is lowered.
         clip_norm: longest gradient a step may take.
         before_step: called when the gradient is there and nothing has moved.
         first: the number of the first step, where an interrupted stage goes on.
@@ -98,14 +100,14 @@ def train_steps(
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor(step)
         optimizer.zero_grad(set_to_none=True)
-        size = sum(len(batch.labels) for batch in batches)
+        weight = sum(loss.weight(batch.labels) for batch in batches)
         total = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed((seed + step) % 2**63)
             for batch in batches:
-                loss = F.cross_entropy(network(batch.inputs), batch.labels, reduction="sum") / size
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.item()
+                part = loss.total(network(batch.inputs), batch.labels) / weight
+                part.backward()  # type: ignore[no-untyped-call]
+                total += part.item()
         if not abs(total) < float("inf"):
             raise TrainingError(_non_finite(total, step, batches, optimizer, name))
         before_step()

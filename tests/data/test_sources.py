@@ -1,0 +1,246 @@
+"""Every way photos are listed, on files whose content does not matter: none of it is opened."""
+
+import unicodedata
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fieldmark.data.dataset import PhotoSet
+from fieldmark.data.sources import check_class_names, read_photos
+from fieldmark.errors import DataError
+
+KEYS = ("ani/1.jpg", "ani/2.jpg", "ani/a b.jpg", "wren/1.jpg", "wren/2.jpg")
+
+
+def write(root: Path, *keys: str) -> Path:
+    for key in keys:
+        path = root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return root
+
+
+def text(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def said(photos: PhotoSet) -> list[tuple[str, str, str | None, str | None]]:
+    return [
+        (photo.key, photos.class_names[photo.label], photo.split, photo.group)
+        for photo in photos.photos
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "photos", *KEYS)
+
+
+def test_train_val_and_test_trees_are_an_official_split(tmp_path: Path) -> None:
+    write(tmp_path, "train/ani/1.jpg", "train/wren/2.jpg", "Val/wren/3.jpg", "test/ani/4.jpg")
+    write(tmp_path, "notes.txt", "test/readme.md", "test/ani/Thumbs.db")
+    photos = read_photos(tmp_path)
+    assert said(photos) == [
+        ("Val/wren/3.jpg", "wren", "val", None),
+        ("test/ani/4.jpg", "ani", "test", None),
+        ("train/ani/1.jpg", "ani", "train", None),
+        ("train/wren/2.jpg", "wren", "train", None),
+    ]
+    assert photos.ignored == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("train/ani/1.jpg", "train/wren/2.jpg", "val/gull/3.jpg"), r"training photos: val/gull\."),
+        (("train/ani/1.jpg", "train/wren/x.txt", "val/wren/3.jpg"), r"hold no photos: wren\."),
+        (("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "valid/a/2.jpg"), r"two folders for va"),
+        (("train/1.jpg", "val/2.jpg"), r"train` holds no class folders"),
+    ],
+)
+def test_mistakes_of_trees_are_named(tmp_path: Path, keys: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_photos(write(tmp_path, *keys))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("train/ani/1.jpg", "extra/ani/2.jpg"), r"`extra` beside its parts.*one of train, train"),
+        (("val/ani/1.jpg", "test/ani/1.jpg"), r"has no folder `train`"),
+    ],
+)
+def test_the_layout_splits_says_what_is_no_part(
+    tmp_path: Path, keys: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_photos(write(tmp_path, *keys), "splits")
+
+
+def test_an_image_list_as_caffe_takes_it(folder: Path, tmp_path: Path) -> None:
+    lines = f"ani/1.jpg 0\r\n\r\nani/a b.jpg 0\n{(folder / 'wren/1.jpg').absolute()}\t10\n"
+    photos = read_photos(folder, lists={"all": text(tmp_path / "list.txt", lines)})
+    assert said(photos) == [
+        ("ani/1.jpg", "0", None, None),
+        ("ani/a b.jpg", "0", None, None),
+        ("wren/1.jpg", "10", None, None),
+    ]
+    assert all(photo.path == folder / photo.key for photo in photos.photos)
+
+
+def test_a_list_for_each_part_is_an_official_split(folder: Path, tmp_path: Path) -> None:
+    lists = {
+        "train": text(tmp_path / "train.txt", "ani/1.jpg ani\nwren/1.jpg wren\n"),
+        "test": text(tmp_path / "test.txt", "ani/2.jpg ani\n"),
+    }
+    assert [row[2] for row in said(read_photos(folder, lists=lists))] == ["train", "test", "train"]
+
+
+TABLE = """\
+label,path,split,bird,weather
+ani,ani/1.jpg,train,a1,fair
+wren,wren/1.jpg,val,w1,rain
+wren,wren/2.jpg,test,,
+"""
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_a_table_may_say_split_and_group(folder: Path, tmp_path: Path, kind: str) -> None:
+    path = text(tmp_path / f"birds.{kind}", TABLE)
+    if kind == "tsv":
+        text(path, TABLE.replace(",", "\t"))
+    if kind == "parquet":
+        table = pl.read_csv(TABLE.encode())
+        table.with_columns(pl.col("label").cast(pl.Categorical)).write_parquet(path)
+    assert said(read_photos(folder, lists={"all": path}, group="bird")) == [
+        ("ani/1.jpg", "ani", "train", "a1"),
+        ("wren/1.jpg", "wren", "val", "w1"),
+        ("wren/2.jpg", "wren", "test", None),
+    ]
+
+
+def test_a_column_named_group_is_taken_without_asking(folder: Path, tmp_path: Path) -> None:
+    path = text(tmp_path / "t.csv", "path,label,group\nani/1.jpg,ani,7\nwren/1.jpg,wren,007\n")
+    assert [row[3] for row in said(read_photos(folder, lists={"all": path}))] == ["7", "007"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("ani/1.jpg ani\nwren/1.jpg\n", r"list\.txt line 2: not a path and a label: 'wren/1\.jpg'"),
+        ("ani/9.jpg ani\nwren/1.jpg wren\n", r"line 1: no such file: ani/9\.jpg"),
+        ("ani/1.jpg ani\n../x.jpg wren\n", r"line 2: not a photo below the folder: \.\./x\.jpg"),
+        ("ani/1.jpg ani\n/etc/x.jpg wren\n", r"line 2: not a photo below the folder: /etc/x\.jpg"),
+        ("ani/1.jpg ani\nani/1.jpg wren\n", r"line 2: ani/1\.jpg stands at list\.txt line 1 too"),
+        ("ani/1.jpg ani\n", r"at least two classes are needed, got 1"),
+    ],
+)
+def test_mistakes_of_a_list_stand_with_their_line(
+    folder: Path, tmp_path: Path, content: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_photos(folder, lists={"all": text(tmp_path / "list.txt", content)})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("path,klass\nani/1.jpg,ani\n", r"has no column label; it has: path, klass\."),
+        ("path,label,split\nani/1.jpg,a,train\nwren/1.jpg,w,dev\n", r"row 2: not train, val or te"),
+        ("path,label\nani/1.jpg,\nwren/1.jpg,w\n", r"t\.csv row 1: not a path and a label"),
+        ("", r"t\.csv` can't be read"),
+    ],
+)
+def test_mistakes_of_a_table_stand_with_their_row(
+    folder: Path, tmp_path: Path, content: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_photos(folder, lists={"all": text(tmp_path / "t.csv", content)})
+
+
+def test_a_list_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
+    for name in ("gone.txt", "gone.csv", "gone.parquet"):
+        with pytest.raises(DataError, match=rf"{name}` can't be read: No such file"):
+            read_photos(folder, lists={"all": tmp_path / name})
+    (tmp_path / "latin.txt").write_bytes(b"\xe4.jpg 1\n")
+    with pytest.raises(DataError, match=r"latin\.txt` can't be read: it is not UTF-8"):
+        read_photos(folder, lists={"all": tmp_path / "latin.txt"})
+
+
+def test_corrections_relabel_exclude_and_group_and_touch_no_file(
+    folder: Path, tmp_path: Path
+) -> None:
+    rows = "path,action,value\nani/1.jpg,relabel,wren\nani/1.jpg,group,w9\nani/2.jpg,exclude,blur\n"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    photos = read_photos(folder, corrections=text(tmp_path / "c.csv", rows))
+    assert said(photos) == [
+        ("ani/1.jpg", "wren", None, "w9"),
+        ("ani/a b.jpg", "ani", None, None),
+        ("wren/1.jpg", "wren", None, None),
+        ("wren/2.jpg", "wren", None, None),
+    ]
+    assert photos.class_names == ("ani", "wren")
+    assert photos.notes == ("corrections: 1 x relabel, 1 x exclude, 1 x group",)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("ani/1.jpg,rename,x", r"row 1: not relabel, exclude, group: 'rename'"),
+        ("anni/1.jpg,exclude,", r"no such photo: 'anni/1\.jpg'\. Did you mean ani/1\.jpg\?"),
+        ("ani/1.jpg,relabel,wern", r"row 1: no such class: 'wern'\. Did you mean wren\?"),
+        ("ani/1.jpg,group,", r"row 1: the group's name is missing"),
+        ("ani/1.jpg,exclude,\nani/1.jpg,exclude,", r"row 2: .* has this action at row 1 too"),
+    ],
+)
+def test_mistakes_of_corrections_stand_with_their_row(
+    folder: Path, tmp_path: Path, row: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_photos(folder, corrections=text(tmp_path / "c.csv", f"path,action,value\n{row}\n"))
+
+
+def test_groups_are_read_off_names(folder: Path) -> None:
+    photos = read_photos(folder, group_pattern=r"/(\d)\.jpg")
+    assert [row[3] for row in said(photos)] == ["1", "2", None, "1", "2"]
+    assert photos.notes == (
+        "`group_pattern` fits 1 photo(s) not, each a group of its own: ani/a b.jpg",
+    )
+
+
+def test_a_pattern_that_fits_nothing_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"'burst-\(\.\*\)' fits no photo .* such as ani/1\.jpg"):
+        read_photos(folder, group_pattern="burst-(.*)")
+
+
+def test_a_group_column_needs_a_table(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"`group` 'bird' names a column .* use `group_pattern`"):
+        read_photos(folder, group="bird")
+
+
+def test_classes_that_look_the_same_are_refused(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "Öland") for form in ("NFC", "NFD")]
+    write(tmp_path, *(f"{name}/{i}.jpg" for i, name in enumerate(names)))
+    with pytest.raises(DataError, match="look the same but are written with other Unicode"):
+        read_photos(tmp_path)
+
+
+def test_classes_that_differ_in_case_are_noted(tmp_path: Path) -> None:
+    photos = read_photos(write(tmp_path, "Wren/1.jpg", "wren/2.jpg", "ani/3.jpg"))
+    assert photos.notes == ("class names that differ only in case or spaces: Wren, wren",)
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (("gull", "wren"), r"missing: ani; new: gull"),
+        (("wren", "ani"), r"the same names in another order"),
+    ],
+)
+def test_weights_meet_only_their_own_classes(now: tuple[str, ...], message: str) -> None:
+    check_class_names(("ani", "wren"), PhotoSet(Path("x"), (), ("ani", "wren")))
+    with pytest.raises(DataError, match=message):
+        check_class_names(("ani", "wren"), PhotoSet(Path("x"), (), now))

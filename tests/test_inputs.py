@@ -1,0 +1,163 @@
+"""Which batches a stage is fed, and what a change of view costs the features kept."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fieldmark.build import Task, build, content_ids, features_key
+from fieldmark.checked_yaml import check_text
+from fieldmark.data import decoding
+from fieldmark.errors import SettingError
+from fieldmark.inputs import PhotoInputs, stage_loss, training_steps
+from fieldmark.recipe import Recipe
+from fieldmark.training.stage import Batch
+
+RECIPE = """\
+data: {folder: "%s", image_size: 32, resize_size: 36}
+backbone: {name: test_resnet, weights: none}
+pooling: {name: average}
+stages:
+  - {name: all, train: all, lr: 0.1, length: 1 epoch, batch_size: 4}
+"""
+AUGMENTATIONS = [
+    *("augment.crop_area=[0.3, 1]", "augment.brightness=0.4", "augment.contrast=0.4"),
+    *("augment.saturation=0.4", "augment.hue=0.1", "augment.policy=randaugment"),
+    *("augment.policy=trivialaugment", "augment.erase=1", "data.mirror=true"),
+]
+MIXINGS = ["augment.mixup=0.4", "augment.cutmix=1"]
+FOR_ALL = ["data.resize=keep_aspect", "data.resize_size=40", "data.box_margin=0.1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 10, 10 and 4 photos."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for name, count in (("ani", 10), ("tern", 10), ("wren", 4)):
+        (folder / name).mkdir()
+        for number in range(count):
+            pixels = generator.integers(0, 256, (40, 52, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
+    return folder
+
+
+def task(folder: Path, *overrides: str) -> Task:
+    return build(check_text(RECIPE % folder, Recipe, overrides))
+
+
+def epoch(task: Task, *, number: int = 0, first: int = 0) -> list[Batch]:
+    count = len(task.split.train)
+    groups = [list(range(at, count, 4)) for at in range(4)]  # each of every class
+    return list(PhotoInputs(task).epoch(groups, seed=3, epoch=number, first=first))
+
+
+class Noting:
+    """Inputs that only say what they are asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def epoch(
+        self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int, first: int
+    ) -> Iterator[Batch]:
+        self.asked.append((epoch, first))
+        for group in groups[first:]:
+            yield Batch(torch.tensor(group), torch.empty(0), torch.empty(0))
+
+
+def told(first: int, count: int, **settings) -> list[list[list[int]]]:
+    steps = training_steps(
+        Noting(), [0] * 9 + [1], batch_size=2, accumulate=2, seed=0, first=first, **settings
+    )
+    return [[batch.indices.tolist() for batch in step] for step in islice(steps, count)]
+
+
+@pytest.mark.parametrize("sampling", ["shuffled", "balanced"])
+def test_steps_passed_over_are_those_that_were_taken(sampling):
+    whole = told(0, 9, sampling=sampling)
+    for first in range(8):
+        assert told(first, 9 - first, sampling=sampling) == whole[first:]
+
+
+def test_an_epoch_has_each_sample_once_and_the_batches_of_an_interrupted_one_keep_their_numbers():
+    steps = told(0, 3)
+    assert [list(map(len, step)) for step in steps] == [[2, 2], [2, 2], [2]]
+    assert sorted(i for step in steps for batch in step for i in batch) == list(range(10))
+    noting = Noting()
+    next(training_steps(noting, [0] * 10, batch_size=2, accumulate=2, seed=0, first=4))
+    assert noting.asked == [(1, 2)]
+
+
+def test_balanced_epochs_are_as_long_and_half_of_each_class():
+    steps = told(0, 3, sampling="balanced")
+    drawn = [i for step in steps for batch in step for i in batch]
+    assert len(drawn) == 10
+    assert drawn.count(9) == 5
+
+
+@pytest.mark.parametrize("change", AUGMENTATIONS)
+def test_a_change_by_chance_changes_training_and_nothing_else(folder: Path, change: str):
+    plain, changed = task(folder), task(folder, change)
+    assert changed.eval_view == plain.eval_view
+    assert features_key(changed) == features_key(plain)
+    pairs = zip(epoch(plain), epoch(changed), strict=True)
+    assert any(not torch.equal(a.inputs, b.inputs) for a, b in pairs)
+    for a, b in zip(epoch(changed), epoch(changed), strict=True):
+        assert torch.equal(a.inputs, b.inputs)
+
+
+@pytest.mark.parametrize("change", MIXINGS)
+def test_mixing_is_of_the_batch_and_by_its_number(folder: Path, change: str):
+    plain, mixed = task(folder), task(folder, change)
+    assert features_key(mixed) == features_key(plain)
+    batches = epoch(mixed)
+    assert all(batch.labels.shape == (len(batch.indices), 3) for batch in batches)
+    shares = {round(batch.labels.max(1).values.min().item(), 4) for batch in batches}
+    assert len(shares) > 1
+    for a, b in zip(batches[2:], epoch(mixed, first=2), strict=True):
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.labels, b.labels)
+    again = epoch(mixed, number=1)
+    assert not any(torch.equal(a.labels, b.labels) for a, b in zip(batches, again, strict=True))
+
+
+@pytest.mark.parametrize("change", FOR_ALL)
+def test_what_evaluation_sees_too_makes_other_features(folder: Path, change: str):
+    assert features_key(task(folder, change)) != features_key(task(folder))
+
+
+def test_other_decoders_make_other_features(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    one = task(folder)
+    before = features_key(one)
+    monkeypatch.setattr(decoding, "_DECODE_JPEG", None)
+    assert features_key(one) != before
+
+
+def test_a_box_is_part_of_what_a_photo_is_where_it_counts(folder: Path):
+    plain, boxed = task(folder), task(folder, "data.box_margin=0.1")
+    photo = plain.photos.photos[0]
+    moved = [replace(photo, box=(1.0, 2.0, 20.0, 30.0)), replace(photo, box=(1.0, 2.0, 20.0, 31.0))]
+    assert len(set(content_ids([photo, *moved], plain.eval_view))) == 1
+    assert len(set(content_ids([photo, *moved], boxed.eval_view))) == 3
+
+
+def test_balanced_weights_are_of_the_training_photos(folder: Path):
+    one = task(folder, "stages.0.class_weights=balanced", "stages.0.label_smoothing=0.1")
+    loss = stage_loss(one, one.recipe.stages[0])
+    labels = [photo.label for photo in one.part("train")]
+    expected = [len(labels) / (3 * labels.count(label)) for label in range(3)]
+    assert loss.class_weights is not None
+    assert loss.class_weights.tolist() == pytest.approx(expected)
+    assert loss.label_smoothing == 0.1
+
+
+def test_weights_of_no_class_are_told(folder: Path):
+    one = task(folder, "stages.0.class_weights={robin: 2}")
+    with pytest.raises(SettingError, match=r"no class of the photos: robin\. .*ani, tern, wren"):
+        stage_loss(one, one.recipe.stages[0])
