@@ -113,7 +113,7 @@ def _decode_coarse(data: bytes, most: Divisor) -> Decoded | None:
         if divisor == 1:
             return None
         opened.draft(None, (opened.width // divisor, opened.height // divisor))
-        return Decoded(_to_tensor(ImageOps.exif_transpose(opened)), divisor)
+        return Decoded(_upright(opened), divisor)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -132,10 +132,11 @@ def _decode_any(data: bytes) -> Tensor:
     with Image.open(io.BytesIO(data)) as opened:
         if math.prod(opened.size) > MAX_PIXELS:
             raise Image.DecompressionBombError
-        return _to_tensor(ImageOps.exif_transpose(opened))
+        return _upright(opened)
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def _upright(image: Image.Image) -> Tensor:
+    ImageOps.exif_transpose(image, in_place=True)  # which spares a copy, as `_to_rgb` does
     return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1)  # HWC -> CHW, no copy
 
 
@@ -148,7 +149,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         page = Image.new("RGBA", image.size, (*ALPHA_BACKGROUND, 255))
         image = Image.alpha_composite(page, image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _reason(error: Exception) -> str:
