@@ -17,7 +17,7 @@ from fieldmark.data.loader import balanced_order, batches, epoch_order, load_bat
 from fieldmark.data.mixing import Mixing
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.model import split_frozen
-from fieldmark.predict import EVAL_BATCH, frozen_maps, photo_logits
+from fieldmark.predict import EVAL_BATCH, evaluating, frozen_maps, photo_logits
 from fieldmark.recipe import Stage
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.loss import Loss, make_loss
@@ -185,12 +185,8 @@ class FrozenInputs:
             "val": lambda: self._val,
             "test": lambda: self._features(self._task.part("test")),
         }[split]()
-        modes = {module: module.training for module in self._suffix.modules()}
-        self._suffix.eval()
-        with torch.inference_mode():
+        with evaluating(self._suffix), torch.inference_mode():
             logits = torch.cat([self._suffix(part) for part in torch.split(features, 1024)])
-        for module, mode in modes.items():
-            module.training = mode
         return cast("NDArray[np.float32]", logits.numpy())
 
     @torch.no_grad()

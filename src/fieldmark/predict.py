@@ -1,6 +1,7 @@
 """What a model says of photos: one path for evaluation in training and for strangers' photos."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -55,19 +56,28 @@ def head_logits(model: Model, maps: Tensor) -> Tensor:
     return cast("Tensor", model.head(model.pooling(maps.float())))
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, all of `module` is in eval mode; after, each part is in its own mode again."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
 def photo_logits(
     model: Model, view: View, photos: Sequence[Photo], dtype: torch.dtype
 ) -> NDArray[np.float32]:
     """Logits (N, K) of photos, computed as frozen features are, in the photos' order."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    eyes = frozen_copy(model.backbone, dtype)
-    parts = [
-        head_logits(model, maps)
-        for _, maps in frozen_maps(eyes, view, photos, range(len(photos)), dtype)
-    ]
-    for module, mode in training.items():
-        module.training = mode
+    with evaluating(model):
+        eyes = frozen_copy(model.backbone, dtype)
+        parts = [
+            head_logits(model, maps)
+            for _, maps in frozen_maps(eyes, view, photos, range(len(photos)), dtype)
+        ]
     return cast("NDArray[np.float32]", torch.cat(parts).numpy())
 
 
