@@ -23,6 +23,7 @@ LAYERS = tuple(
     for name in (
         *("hub", "weights", "cut", "backbone", "activation", "hashing", "operators", "spectrum"),
         *("bilinear", "maclaurin", "gram", "cross_gram", "positions", "sketch", "pooling", "model"),
+        "depthwise",
     )
 )
 DATA = tuple(
@@ -38,7 +39,7 @@ TRAINING = tuple(
     f"training.{name}"
     for name in ("optim", "loss", "stage", "features", "checkpoint", "average", "observe")
 )
-STUDIES = ("studies.run",)
+STUDIES = ("studies.run", "studies.trial")
 L3 = (
     "build",
     "predict",

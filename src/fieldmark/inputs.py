@@ -16,6 +16,7 @@ from fieldmark.data.dataset import Photo
 from fieldmark.data.loader import balanced_order, batches, epoch_order, load_batches
 from fieldmark.data.mixing import Mixing
 from fieldmark.layers.backbone import frozen_copy
+from fieldmark.layers.depthwise import QuickDepthwise
 from fieldmark.layers.model import split_frozen
 from fieldmark.predict import EVAL_BATCH, evaluating, frozen_maps, photo_logits
 from fieldmark.recipe import Stage
@@ -107,7 +108,7 @@ class PhotoInputs:
     def network(self, images: Tensor) -> Tensor:
         """Logits (B, K), the backbone in the task's number type over float32 weights."""
         lower = self._task.dtype != torch.float32
-        with torch.autocast("cpu", dtype=self._task.dtype, enabled=lower):
+        with torch.autocast("cpu", dtype=self._task.dtype, enabled=lower), QuickDepthwise():
             return cast("Tensor", self._task.model(images))
 
     def epoch(

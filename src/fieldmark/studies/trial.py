@@ -1,0 +1,54 @@
+"""What a study asks of whoever trains: trials in, outcomes out. Loads no torch.
+
+A study is handed, by import path, a function that runs trials. Trials whose recipes have the same
+`Recipe.group_key` may share one pass over the photos, so they arrive together; each yields an
+outcome of its own, in whatever order they finish, and leaves a run of its own in its folder.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fieldmark.recipe import Recipe
+
+OUT_OF_FOLD = (
+    "out_of_fold"  # the split whose predictions come from the fold a photo was left out of
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recipe to train into one folder.
+
+    Attributes:
+        recipe: What to do.
+        folder: New; becomes the run, whose predictions are of `val`, or of `out_of_fold`.
+        folds: Judge by this many stratified folds of train + val, each predicted by a model that
+            was trained on the others; None: judge by `val`.
+    """
+
+    recipe: Recipe
+    folder: Path
+    folds: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one trial went.
+
+    Attributes:
+        folder: The trial's, which says which one it was.
+        status: `finished`, or `failed` with the reason.
+        metrics: As `val/top1` or `out_of_fold/top1`: fractions, losses in nats.
+        seconds: Its share of the time its group took.
+    """
+
+    folder: Path
+    status: Literal["finished", "failed"]
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    reason: str | None = None
+
+
+RunTrials = Callable[[Sequence[Trial]], Iterator[Outcome]]
