@@ -37,7 +37,7 @@ DATA = tuple(
 )
 TRAINING = tuple(
     f"training.{name}"
-    for name in ("optim", "loss", "stage", "features", "checkpoint", "average", "observe")
+    for name in ("optim", "loss", "stage", "features", "heads", "checkpoint", "average", "observe")
 )
 STUDIES = ("studies.run", "studies.trial")
 L3 = (
@@ -50,6 +50,8 @@ L3 = (
     "resume",
     "evaluate",
     "contact_sheet",
+    "head_trials",
+    "trials",
 )
 L4 = ("charts",)
 L5 = ("shipped", "terminal", "cli", "__main__", "__init__")

@@ -1,6 +1,5 @@
 """The command line: parse, call, print. Nothing here is needed to use Fieldmark from Python."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -220,7 +219,7 @@ def _train(
 def _train_recipe(recipe: "Recipe", folder: Path, *, open_test: bool) -> None:
     from fieldmark.terminal import Screen
     from fieldmark.train import train as train_recipe
-    from fieldmark.training.features import FeatureStore
+    from fieldmark.training.features import FeatureStore, cache_folder
 
     with Screen(console) as screen:
         run = train_recipe(
@@ -236,7 +235,7 @@ def _train_recipe(recipe: "Recipe", folder: Path, *, open_test: bool) -> None:
 def _resume(folder: Path, *, open_test: bool) -> None:
     from fieldmark.resume import resume as resume_run
     from fieldmark.terminal import Screen
-    from fieldmark.training.features import FeatureStore
+    from fieldmark.training.features import FeatureStore, cache_folder
 
     with Screen(console) as screen:
         store = FeatureStore(cache_folder())
@@ -252,12 +251,6 @@ def _show(run: "Run") -> None:
     curves = run.folder / "curves.png"
     charts.save(charts.training_chart(run), curves)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
-
-
-def cache_folder() -> Path:
-    """Where features are kept: $FIELDMARK_CACHE, or the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("FIELDMARK_CACHE") or Path(base) / "fieldmark") / "features"
 
 
 def _next_folder(parent: Path, name: str) -> Path:

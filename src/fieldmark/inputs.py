@@ -141,6 +141,48 @@ class PhotoInputs:
         return photo_logits(task.model, task.eval_view, task.part(split), task.dtype)
 
 
+@torch.no_grad()
+def frozen_rows(
+    task: Task,
+    store: FeatureStore,
+    photos: Sequence[Photo],
+    networks: Sequence[nn.Module],
+    progress: Progress,
+) -> list[Tensor]:
+    """What each of several networks makes of the frozen backbone's maps, in one pass over photos.
+
+    Args:
+        task: whose backbone and eval view.
+        store: has the maps that were computed before, and keeps the others.
+        photos: N of them.
+        networks: each from maps (n, C, H, W) in float32 to (n, ...).
+        progress: is told how many photos are done.
+
+    Returns:
+        (N, ...) for each network, in the photos' order.
+    """
+    eyes = frozen_copy(task.model.backbone, task.dtype)
+
+    def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
+        return frozen_maps(eyes, task.eval_view, photos, positions, task.dtype)
+
+    ids = content_ids(photos, task.eval_view)
+    rows = [torch.empty(0) for _ in networks]
+    done = 0
+    for positions, maps in store.features(features_key(task), ids, compute):
+        for start in range(0, len(positions), EVAL_BATCH):
+            part = slice(start, start + EVAL_BATCH)
+            found = maps[part].float()
+            for number, network in enumerate(networks):
+                pooled = network(found)
+                if not done and not start:
+                    rows[number] = pooled.new_empty((len(photos), *pooled.shape[1:]))
+                rows[number][positions[part]] = pooled
+        done += len(positions)
+        progress(done, len(photos))
+    return rows
+
+
 class FrozenInputs:
     """What the frozen first part of the model gives for each photo, computed once."""
 
@@ -156,7 +198,6 @@ class FrozenInputs:
         self._store = store
         self._prefix = prefix  # from the feature map on
         self._suffix = suffix
-        self._key = features_key(task)
         self._progress = progress
         self._train = self._features(task.part("train"))  # (N, ...)
         self._labels = torch.tensor([photo.label for photo in task.part("train")])
@@ -190,25 +231,5 @@ class FrozenInputs:
             logits = torch.cat([self._suffix(part) for part in torch.split(features, 1024)])
         return cast("NDArray[np.float32]", logits.numpy())
 
-    @torch.no_grad()
     def _features(self, photos: Sequence[Photo]) -> Tensor:
-        """(N, ...) in the photos' order; rows come in whatever order the store has them."""
-        task = self._task
-        eyes = frozen_copy(task.model.backbone, task.dtype)
-
-        def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
-            return frozen_maps(eyes, task.eval_view, photos, positions, task.dtype)
-
-        ids = content_ids(photos, task.eval_view)
-        rows: Tensor | None = None
-        done = 0
-        for positions, maps in self._store.features(self._key, ids, compute):
-            for start in range(0, len(positions), EVAL_BATCH):
-                part = slice(start, start + EVAL_BATCH)
-                pooled = self._prefix(maps[part].float())
-                if rows is None:
-                    rows = pooled.new_empty((len(photos), *pooled.shape[1:]))
-                rows[positions[part]] = pooled
-            done += len(positions)
-            self._progress(done, len(photos))
-        return torch.empty(0) if rows is None else rows
+        return frozen_rows(self._task, self._store, photos, [self._prefix], self._progress)[0]

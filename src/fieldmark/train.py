@@ -52,7 +52,7 @@ def train(
         FieldmarkError: something the user can mend; the run is marked failed, with the reason.
     """
     task = prepare(recipe, store, reporter, open_test=open_test)
-    writer = RunWriter.create(folder, recipe.to_yaml(), _manifest(task))
+    writer = RunWriter.create(folder, recipe.to_yaml(), run_manifest(task))
     durable.replace(folder / SPLIT, split_text(task).encode())
     ledger = Ledger(writer, reporter, Position(), checkpoint_seconds=checkpoint_seconds)
     for note in task.notes:
@@ -199,7 +199,7 @@ class Training:
             self.ledger.record({f"test/{name}": value for name, value in found.items()}, last)
 
 
-def _manifest(task: Task) -> dict[str, Any]:
+def run_manifest(task: Task) -> dict[str, Any]:
     """All that the run's numbers depend on and its recipe does not say."""
     return {
         "recipe_hash": task.recipe.hash(),

@@ -123,7 +123,7 @@ def _native(
     return cast("Tensor", gradients[0 if input_too else 1])
 
 
-def _pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+def _pair(value: Any) -> tuple[int, int]:
     first, second = (value, value) if isinstance(value, int) else value
     return first, second
 

@@ -1,6 +1,7 @@
 """Feature maps computed once per photo and kept on disk, shared by every run that needs them."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,12 @@ _SHARD_BYTES = 64 << 20  # little enough to lose to a power cut, enough to write
 
 Positions = list[int]
 Compute = Callable[[Positions], Iterator[tuple[Positions, Tensor]]]
+
+
+def cache_folder() -> Path:
+    """Where features are kept: $FIELDMARK_CACHE, or the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FIELDMARK_CACHE") or Path(base) / "fieldmark") / "features"
 
 
 class FeatureStore:

@@ -1,0 +1,288 @@
+"""Trials that train only a classifier on frozen features: all of them for one pass over photos."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fieldmark.build import Task, make_model, seed_for
+from fieldmark.data.dataset import Photo
+from fieldmark.data.loader import balanced_order, batches, epoch_order
+from fieldmark.data.portion import deal
+from fieldmark.inputs import Progress, frozen_rows
+from fieldmark.layers.model import Model
+from fieldmark.metrics import classification_metrics, log_softmax
+from fieldmark.recipe import Recipe, Stage
+from fieldmark.studies.run import RunWriter
+from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
+from fieldmark.train import run_manifest
+from fieldmark.training.features import FeatureStore
+from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings, train_heads
+from fieldmark.training.optim import parameter_plan
+
+MOST_BYTES = 2 << 30  # of features in memory at a time
+MEASURED = 10  # times in a stage: enough to see a curve's shape
+CLASSIFIER = "head.classifier."
+
+
+@dataclass
+class _Head:
+    """One trial under way: its model, and what was seen of it so far."""
+
+    trial: Trial
+    model: Model
+    settings: HeadSettings
+    losses: list[Tensor] = field(default_factory=list)  # of each step, one for each fold
+    curve: dict[int, dict[str, list[NDArray[np.float64]]]] = field(default_factory=dict)
+    """Steps done -> split -> for each fold (photos, sum of losses, photos named rightly)."""
+    logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Split -> logits (N, K) after the last step, in the order of train + val."""
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.trial.recipe
+
+    @property
+    def stage(self) -> Stage:
+        return self.recipe.stages[0]
+
+    def see(
+        self,
+        split: str,
+        step: int,
+        logits: NDArray[np.float32],
+        positions: list[int],
+        photos: Sequence[Photo],
+    ) -> None:
+        """Note what the head says of photos after a step; of the last step, every logit."""
+        labels = np.array([photos[position].label for position in positions])
+        losses = -log_softmax(logits)[np.arange(len(labels)), labels]
+        right = float((logits.argmax(1) == labels).sum())
+        seen = np.array([len(labels), losses.sum(), right])
+        self.curve.setdefault(step, {}).setdefault(split, []).append(seen)
+        empty = np.full((len(photos), logits.shape[1]), np.nan, np.float32)
+        self.logits.setdefault(split, empty)[positions] = logits
+
+    def features_key(self) -> tuple[object, ...]:
+        """Heads with one key see the same features."""
+        pooling, head = self.recipe.pooling, self.recipe.head
+        seed = self.recipe.seed if pooling.name == "compact_bilinear" else None
+        return pooling.model_dump_json(), head.signed_sqrt, head.l2_normalize, seed
+
+    def order_key(self) -> tuple[object, ...]:
+        """Heads with one key take the same samples at each step."""
+        stage = self.stage
+        per_step = stage.batch_size * stage.accumulate
+        return self.recipe.seed, per_step, stage.sampling, str(stage.length), str(stage.eval_every)
+
+
+def is_head_trial(task: Task, recipe: Recipe) -> bool:
+    """Whether a recipe trains one linear classifier in the way `training.heads` does."""
+    if len(recipe.stages) != 1 or recipe.head.drop_rate:
+        return False
+    stage = recipe.stages[0]
+    plain = stage.optimizer in {"sgd", "nesterov"} and stage.schedule.name != "plateau"
+    without = (stage.l1, stage.clip_norm, stage.average, stage.stop_after, stage.snapshot_every)
+    if not plain or any(without) or stage.class_weights is not None:
+        return False
+    plan = parameter_plan(_model(task, recipe), stage.train)
+    names = [name for group in plan.trained for name in group.names]
+    return bool(names) and all(name.startswith(CLASSIFIER) for name in names)
+
+
+def run_head_trials(
+    task: Task, trials: Sequence[Trial], store: FeatureStore, progress: Progress
+) -> Iterator[Outcome]:
+    """Train the classifiers of all trials, and yield each trial's outcome once its run is written.
+
+    Args:
+        task: with the photos, split, view and backbone that all of them share.
+        trials: each as `is_head_trial` wants it, all judged alike.
+        store: of the frozen feature maps.
+        progress: is told how many photos of the pass are done.
+    """
+    photos = [*task.part("train"), *task.part("val")]
+    heads = [_start(task, trial) for trial in trials]
+    for part in _loads(heads, len(photos)):
+        networks = [nn.Sequential(*part_heads[0].model.chain()[1:-1]) for part_heads in part]
+        rows = frozen_rows(task, store, photos, networks, progress)
+        for part_heads in part:
+            features = FrozenFeatures(rows.pop(0))
+            for train, judged in _cuts(task, photos, trials[0].folds):
+                _train(part_heads, features, photos, train, judged)
+            del features
+            for head in part_heads:
+                yield _write(task, head, photos)
+
+
+def _model(task: Task, recipe: Recipe) -> Model:
+    return make_model(recipe, task.model.backbone, classes=len(task.photos.class_names))
+
+
+def _start(task: Task, trial: Trial) -> _Head:
+    model = _model(task, trial.recipe)
+    stage = trial.recipe.stages[0]
+    plan = parameter_plan(model, stage.train)
+    rates = {name: (g.multiplier, g.decay) for g in plan.groups for name in g.names}
+    (of_weight, decay), (of_bias, bias_decay) = (
+        rates[f"{CLASSIFIER}{name}"] for name in ("weight", "bias")
+    )
+    settings = HeadSettings(
+        weight=model.get_parameter(f"{CLASSIFIER}weight").detach(),
+        bias=model.get_parameter(f"{CLASSIFIER}bias").detach(),
+        lr=stage.lr * of_weight,
+        bias_lr=stage.lr * of_bias,
+        momentum=stage.momentum,
+        nesterov=stage.optimizer == "nesterov",
+        weight_decay=stage.weight_decay * decay,
+        bias_decay=stage.weight_decay * bias_decay,
+        label_smoothing=stage.label_smoothing,
+    )
+    return _Head(trial, model, settings)
+
+
+def _loads(heads: Sequence[_Head], photos: int) -> Iterator[list[list[_Head]]]:
+    """Heads by their features, as many features at a time as memory may hold."""
+    by_features = defaultdict(list)
+    for head in heads:
+        by_features[head.features_key()].append(head)
+    load: list[list[_Head]] = []
+    size = 0
+    for part in by_features.values():
+        needed = 4 * photos * part[0].settings.weight.shape[1]
+        if load and size + needed > MOST_BYTES:
+            yield load
+            load, size = [], 0
+        load.append(part)
+        size += needed
+    yield load
+
+
+Cut = tuple[list[int], dict[str, list[int]]]
+
+
+def _cuts(task: Task, photos: Sequence[Photo], folds: int | None) -> Iterator[Cut]:
+    """Who is trained on and who is judged, as positions in `photos`: once, or once a fold."""
+    if folds is None:
+        count = len(task.split.train)
+        row = {position: number for number, position in enumerate(task.split.train)}
+        minitrain = [row[position] for position in task.split.minitrain]
+        yield list(range(count)), {"minitrain": minitrain, "val": list(range(count, len(photos)))}
+        return
+    row = {p: number for number, p in enumerate((*task.split.train, *task.split.val))}
+    pool = sorted(row)  # as a run of one fold has them
+    for held in deal(task.photos, pool, folds, seed=task.recipe.data.split_seed):
+        out = set(held)
+        yield [row[p] for p in pool if p not in out], {OUT_OF_FOLD: [row[p] for p in held]}
+
+
+def _train(
+    heads: Sequence[_Head],
+    features: FrozenFeatures,
+    photos: Sequence[Photo],
+    train: list[int],
+    judged: dict[str, list[int]],
+) -> None:
+    """Train the heads on one cut of the photos, those with the same order of samples together."""
+    labels = torch.tensor([photos[position].label for position in train])
+    by_order = defaultdict(list)
+    for head in heads:
+        by_order[head.order_key()].append(head)
+    for group in by_order.values():
+        steps, per_epoch = _steps(group[0], labels)
+        weights: dict[tuple[object, ...], Tensor] = {}  # of one seed and shape: one tensor
+        settings = [
+            replace(
+                head.settings,
+                weight=weights.setdefault((head.recipe.seed,), head.settings.weight),
+                factor=_factors(head.stage, len(steps), per_epoch),
+            )
+            for head in group
+        ]
+        every = group[0].stage.eval_every.steps(steps_per_epoch=per_epoch, stage_steps=len(steps))
+        every = max(every, len(steps) // MEASURED)
+
+        def watch(first: int, step: int, part: Heads, group: list[_Head] = group) -> None:
+            for split, positions in judged.items():
+                logits = part.logits(torch.tensor(positions)).numpy()
+                for number, head in enumerate(group[first : first + logits.shape[1]]):
+                    head.see(split, step, logits[:, number], positions, photos)
+
+        after = range(0, len(steps), every)
+        losses = train_heads(
+            features, torch.tensor(train), labels, settings, steps, watch, watch_after=after
+        )
+        for head, of_head in zip(group, losses.T, strict=True):
+            head.losses.append(of_head)
+
+
+def _steps(head: _Head, labels: Tensor) -> tuple[list[Tensor], int]:
+    """The samples of every step as a run of its own would draw them, and how many an epoch has."""
+    stage, seed = head.stage, seed_for(head.recipe.seed, "stage", 0)
+    size = stage.batch_size * stage.accumulate
+    per_epoch = -(-len(labels) // size)
+    total = stage.length.steps(steps_per_epoch=per_epoch)
+    steps: list[Tensor] = []
+    for epoch in range(-(-total // per_epoch)):
+        if stage.sampling == "balanced":
+            order = balanced_order(labels.tolist(), seed=seed, epoch=epoch)
+        else:
+            order = epoch_order(len(labels), seed=seed, epoch=epoch)
+        steps += [torch.as_tensor(samples) for samples in batches(order, size)]
+    return steps[:total], per_epoch
+
+
+def _factors(stage: Stage, total: int, per_epoch: int) -> Callable[[int], float]:
+    """The schedule's factors, each computed once for all heads and folds."""
+
+    @cache
+    def factor(step: int) -> float:
+        return stage.schedule.factor(step, total_steps=total, steps_per_epoch=per_epoch)
+
+    return factor
+
+
+def _write(task: Task, head: _Head, photos: Sequence[Photo]) -> Outcome:
+    """Make a run of what was seen of a head."""
+    task = replace(task, recipe=head.recipe, model=head.model)
+    more = {"folds": head.trial.folds, "weights": "not kept; `fieldmark refit` makes them"}
+    losses = torch.stack(head.losses).mean(0)  # (S,)
+    recipe, folder = head.recipe.to_yaml(), head.trial.folder
+    with RunWriter.create(folder, recipe, run_manifest(task) | more) as writer:
+        _record_curve(writer, head, losses)
+        if not losses.isfinite().all():
+            step = int(losses.isfinite().logical_not().nonzero()[0])
+            reason = f"The loss became {float(losses[step])} at step {step + 1} of the stage."
+            writer.fail(reason)
+            return Outcome(folder, "failed", reason=reason)
+        metrics: dict[str, float] = {}
+        for split, logits in head.logits.items():
+            there = np.flatnonzero(~np.isnan(logits[:, 0])).tolist()
+            chosen = [photos[position] for position in there]
+            labels = np.array([photo.label for photo in chosen])
+            found = classification_metrics(logits[there], labels)
+            metrics |= {f"{split}/{name}": value for name, value in found.items()}
+            keys, probabilities = (
+                [photo.key for photo in chosen],
+                np.exp(log_softmax(logits[there])),
+            )
+            writer.predictions(split, keys, labels, probabilities)
+        writer.record(metrics, step=len(losses), stage=head.stage.name)
+        writer.finish()
+    return Outcome(folder, "finished", metrics)
+
+
+def _record_curve(writer: RunWriter, head: _Head, losses: Tensor) -> None:
+    before = 0
+    for step, splits in sorted(head.curve.items()):
+        found = {"train/loss": float(losses[before:step].mean())} if step else {}
+        for split, folds in splits.items():
+            count, loss, right = np.sum(folds, axis=0)
+            found |= {f"{split}/loss": loss / count, f"{split}/top1": right / count}
+        writer.record(found, step=step, stage=head.stage.name)
+        before = step

@@ -1,0 +1,150 @@
+"""Trials of a study: those that share frozen features cost one pass over the photos."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fieldmark.build import Task
+from fieldmark.errors import FieldmarkError
+from fieldmark.head_trials import is_head_trial, run_head_trials
+from fieldmark.ledger import Reporter
+from fieldmark.metrics import classification_metrics
+from fieldmark.recipe import Recipe
+from fieldmark.studies.run import Run, RunWriter
+from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
+from fieldmark.train import prepare, train
+from fieldmark.training.features import FeatureStore, cache_folder
+
+
+class Silent:
+    """A reporter that keeps to itself."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+
+def run_trials(
+    trials: Sequence[Trial], *, store: FeatureStore | None = None, reporter: Reporter | None = None
+) -> Iterator[Outcome]:
+    """Train every trial into its folder; see `studies.trial`.
+
+    Trials of one linear classifier on the same frozen backbone and photos are trained together,
+    all others one after the other. A trial that fails is an outcome and ends no other.
+
+    Args:
+        trials: what to do.
+        store: of frozen feature maps; by default the user's own.
+        reporter: is told how far it is.
+    """
+    store = store or FeatureStore(cache_folder())
+    reporter = reporter or Silent()
+    for group in _sharing(trials):
+        yield from _run_group(group, store, reporter)
+
+
+def _sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials with the same photos, split, preprocessing and backbone, together."""
+    groups = defaultdict(list)
+    for trial in trials:
+        recipe = trial.recipe
+        shared = recipe.model_dump_json(
+            include={"data", "augment", "backbone", "precision", "threads"}
+        )
+        # Weights from scratch are drawn from the recipe's seed.
+        seed = recipe.seed if recipe.backbone.weights == "none" else None
+        groups[shared, seed, trial.folds].append(trial)
+    return list(groups.values())
+
+
+def _run_group(
+    trials: Sequence[Trial], store: FeatureStore, reporter: Reporter
+) -> Iterator[Outcome]:
+    started = time.perf_counter()
+    try:
+        task = prepare(trials[0].recipe, store, reporter)
+    except FieldmarkError as error:
+        yield from (_failed(trial, error, 0) for trial in trials)
+        return
+    together: list[Trial] = []
+    alone: list[Trial] = []
+    for trial in trials:
+        try:
+            (together if is_head_trial(task, trial.recipe) else alone).append(trial)
+        except FieldmarkError as error:
+            yield _failed(trial, error, 0)
+    if together:
+        yield from _run_together(task, together, store, reporter, started)
+    yield from (_run_alone(trial, store, reporter) for trial in alone)
+
+
+def _run_alone(trial: Trial, store: FeatureStore, reporter: Reporter) -> Outcome:
+    started = time.perf_counter()
+    try:
+        if trial.folds:
+            outcome = _run_folds(trial, trial.folds, store, reporter)
+        else:
+            outcome = _outcome(train(trial.recipe, trial.folder, store=store, reporter=reporter))
+    except FieldmarkError as error:
+        return _failed(trial, error, time.perf_counter() - started)
+    return replace(outcome, seconds=time.perf_counter() - started)
+
+
+def _run_together(
+    task: Task, trials: Sequence[Trial], store: FeatureStore, reporter: Reporter, started: float
+) -> Iterator[Outcome]:
+    """Each trial is charged the same share of what all of them took."""
+
+    def progress(done: int, total: int) -> None:
+        reporter.progress("features", done, total, {})
+
+    outcomes = list(run_head_trials(task, trials, store, progress))
+    seconds = (time.perf_counter() - started) / len(trials)
+    yield from (replace(outcome, seconds=seconds) for outcome in outcomes)
+
+
+def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter) -> Outcome:
+    """Train a run for each fold, and join what each says of the photos it was not trained on."""
+    runs = [
+        train(
+            _with_fold(trial.recipe, fold, folds),
+            trial.folder.with_name(f"{trial.folder.name}-fold-{fold}"),
+            store=store,
+            reporter=reporter,
+        )
+        for fold in range(folds)
+    ]
+    tables = [run.predictions("val") for run in runs]
+    names = runs[0].class_names
+    paths = [path for table in tables for path in table["path"]]
+    labels = np.array([names.index(name) for table in tables for name in table["label"]])
+    probabilities = np.concatenate([np.stack(table["probabilities"].to_list()) for table in tables])
+    with np.errstate(divide="ignore"):
+        found = classification_metrics(np.log(probabilities), labels)
+    metrics = {f"{OUT_OF_FOLD}/{name}": value for name, value in found.items()}
+    told = {"class_names": names, "folds": folds, "fold_runs": [run.folder.name for run in runs]}
+    with RunWriter.create(trial.folder, trial.recipe.to_yaml(), told) as writer:
+        writer.predictions(OUT_OF_FOLD, paths, labels, probabilities)
+        last = max(int(run.series("val/loss")[0][-1]) for run in runs)
+        writer.record(metrics, step=last, stage=trial.recipe.stages[-1].name)
+        writer.finish()
+    return Outcome(trial.folder, "finished", metrics)
+
+
+def _with_fold(recipe: Recipe, fold: int, folds: int) -> Recipe:
+    data = recipe.data.model_copy(update={"split": "folds", "folds": folds, "fold": fold})
+    return recipe.model_copy(update={"data": data})
+
+
+def _outcome(run: Run) -> Outcome:
+    keys = [key for key in run.keys if key.startswith(("minitrain/", "val/"))]
+    return Outcome(run.folder, "finished", {key: float(run.series(key)[1][-1]) for key in keys})
+
+
+def _failed(trial: Trial, error: FieldmarkError, seconds: float) -> Outcome:
+    return Outcome(trial.folder, "failed", seconds=seconds, reason=str(error))

@@ -1,0 +1,170 @@
+"""Trials trained together are what each would be alone."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from fieldmark import inputs, trials
+from fieldmark.checked_yaml import check_text
+from fieldmark.recipe import Recipe
+from fieldmark.studies.run import Run
+from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
+from fieldmark.training.features import FeatureStore
+from fieldmark.trials import run_trials
+
+COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40), "teal": (130, 130, 80)}
+PER_CLASS = 20
+
+RECIPE = """\
+data: {folder: "%s", image_size: 32, resize_size: 36, test_fraction: 0.1}
+backbone: {name: test_resnet, weights: none}
+pooling: {name: %s}
+precision: float32
+threads: 1
+stages:
+  - {name: head, train: head, lr: %g, length: 4 epochs, batch_size: 8, schedule: cosine%s}
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("colours")
+    generator = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir()
+        for number in range(PER_CLASS):
+            pixels = np.array(colour) + generator.normal(0, 60, size=(40, 48, 3))
+            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            image.save(folder / name / f"{number}.png")
+    return folder
+
+
+def _recipe(photos: Path, *, pooling: str = "average", lr: float = 1, more: str = "") -> Recipe:
+    return check_text(RECIPE % (photos, pooling, lr, more), Recipe, name="recipe.yaml")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path / "features")
+
+
+def _run(asked: Sequence[Trial], store: FeatureStore) -> list[Outcome]:
+    return list(run_trials(asked, store=store))
+
+
+def _probabilities(folder: Path, split: str) -> tuple[list[str], np.ndarray[Any, Any]]:
+    table = Run(folder).predictions(split).sort("path")
+    return table["path"].to_list(), np.stack(table["probabilities"].to_list())
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lr": 1.0},
+        {"lr": 0.3, "more": ", optimizer: nesterov, weight_decay: 0.01, label_smoothing: 0.1"},
+        {"lr": 0.5, "more": ", accumulate: 2, sampling: balanced, momentum: 0"},
+        {"lr": 0.5, "pooling": "compact_bilinear, sketch_dim: 300"},
+    ],
+)
+def test_together_is_alone(
+    settings: dict[str, Any],
+    folds: int | None,
+    photos: Path,
+    store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = _recipe(photos, **settings)
+    (together,) = _run([Trial(recipe, tmp_path / "together", folds)], store)
+    monkeypatch.setattr(trials, "is_head_trial", lambda *_: False)
+    (alone,) = _run([Trial(recipe, tmp_path / "alone", folds)], store)
+    split = OUT_OF_FOLD if folds else "val"
+    paths, of_together = _probabilities(together.folder, split)
+    same_paths, of_alone = _probabilities(alone.folder, split)
+    assert paths == same_paths
+    np.testing.assert_allclose(of_together, of_alone, atol=1e-5)
+    for key in (f"{split}/top1", f"{split}/loss"):
+        assert together.metrics[key] == pytest.approx(alone.metrics[key], abs=1e-5)
+    assert together.status == alone.status == "finished"
+
+
+def test_all_trials_of_a_group_cost_one_pass(
+    photos: Path, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    original = inputs.frozen_maps
+
+    def counted(*arguments: Any) -> Iterator[tuple[list[int], Tensor]]:
+        for positions, maps in original(*arguments):
+            looked.extend(positions)
+            yield positions, maps
+
+    monkeypatch.setattr(inputs, "frozen_maps", counted)
+    recipes = [
+        _recipe(photos, pooling=pooling, lr=lr)
+        for pooling in ("average", "max", "compact_bilinear, sketch_dim: 64")
+        for lr in (0.1, 1)
+    ]
+    asked = [Trial(recipe, tmp_path / str(n)) for n, recipe in enumerate(recipes)]
+    outcomes = _run(asked, store)
+    assert {outcome.folder for outcome in outcomes} == {trial.folder for trial in asked}
+    assert len(looked) == len(set(looked)) == 54  # test photos, 6 of 60, stay shut
+    assert all(Run(trial.folder).test_openings == 0 for trial in asked)
+
+
+def test_out_of_fold_covers_train_and_val_once(
+    photos: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    (outcome,) = _run([Trial(_recipe(photos), tmp_path / "run", folds=5)], store)
+    run = Run(outcome.folder)
+    table = run.predictions(OUT_OF_FOLD)
+    assert len(table) == table["path"].n_unique() == 54
+    right = table.select((pl.col("label") == pl.col("predicted")).mean()).item()
+    assert outcome.metrics["out_of_fold/top1"] == pytest.approx(right)
+    steps, curve = run.series("out_of_fold/top1")
+    assert curve[-1] == pytest.approx(right)
+    assert len(steps) > 2
+
+
+def test_a_trial_that_fails_ends_no_other(
+    photos: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    asked = [
+        Trial(_recipe(photos, lr=1e38), tmp_path / "wild"),
+        Trial(_recipe(photos, more=", class_weights: {nobody: 2}"), tmp_path / "wrong"),
+        Trial(_recipe(photos), tmp_path / "well"),
+        Trial(_recipe(photos / "nowhere"), tmp_path / "lost"),
+    ]
+    outcomes = {outcome.folder.name: outcome for outcome in _run(asked, store)}
+    assert [outcomes[name].status for name in ("wild", "wrong", "well", "lost")] == [
+        "failed",
+        "failed",
+        "finished",
+        "failed",
+    ]
+    assert "The loss became" in str(outcomes["wild"].reason)
+    assert "`class_weights` names no class of the photos: nobody" in str(outcomes["wrong"].reason)
+    assert "nowhere" in str(outcomes["lost"].reason)
+    assert Run(tmp_path / "wild").status == "failed"
+
+
+def test_what_the_engine_does_not_do_is_trained_alone(
+    photos: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    asked = [
+        Trial(_recipe(photos, lr=0.01, more=", optimizer: adamw"), tmp_path / "adamw"),
+        Trial(_recipe(photos, more=", clip_norm: 1"), tmp_path / "clipped", folds=2),
+    ]
+    for outcome in _run(asked, store):
+        assert outcome.status == "finished"
+        assert (
+            outcome.metrics[f"{OUT_OF_FOLD if outcome.folder.name == 'clipped' else 'val'}/top1"]
+            > 0
+        )
