@@ -37,7 +37,17 @@ DATA = tuple(
 )
 TRAINING = tuple(
     f"training.{name}"
-    for name in ("optim", "loss", "stage", "features", "heads", "checkpoint", "average", "observe")
+    for name in (
+        "optim",
+        "loss",
+        "stage",
+        "features",
+        "heads",
+        "many_heads",
+        "checkpoint",
+        "average",
+        "observe",
+    )
 )
 STUDIES = ("studies.run", "studies.trial")
 L3 = (

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import chain
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from fieldmark.studies.run import RunWriter
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
 from fieldmark.train import run_manifest
 from fieldmark.training.features import FeatureStore
-from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings, train_heads
+from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings
+from fieldmark.training.many_heads import train_heads
 from fieldmark.training.optim import parameter_plan
 
 MOST_BYTES = 2 << 30  # of features in memory at a time
@@ -111,13 +113,11 @@ def run_head_trials(
     for part in _loads(heads, len(photos)):
         networks = [nn.Sequential(*part_heads[0].model.chain()[1:-1]) for part_heads in part]
         rows = frozen_rows(task, store, photos, networks, progress)
-        for part_heads in part:
-            features = FrozenFeatures(rows.pop(0))
-            for train, judged in _cuts(task, photos, trials[0].folds):
-                _train(part_heads, features, photos, train, judged)
-            del features
-            for head in part_heads:
-                yield _write(task, head, photos)
+        features = [FrozenFeatures(rows_of_part) for rows_of_part in rows]
+        for train, judged in _cuts(task, photos, trials[0].folds):
+            _train(list(zip(features, part, strict=True)), photos, train, judged)
+        for head in chain(*part):
+            yield _write(task, head, photos)
 
 
 def _model(task: Task, recipe: Recipe) -> Model:
@@ -182,43 +182,53 @@ def _cuts(task: Task, photos: Sequence[Photo], folds: int | None) -> Iterator[Cu
 
 
 def _train(
-    heads: Sequence[_Head],
-    features: FrozenFeatures,
+    parts: Sequence[tuple[FrozenFeatures, Sequence[_Head]]],
     photos: Sequence[Photo],
     train: list[int],
     judged: dict[str, list[int]],
 ) -> None:
     """Train the heads on one cut of the photos, those with the same order of samples together."""
     labels = torch.tensor([photos[position].label for position in train])
-    by_order = defaultdict(list)
-    for head in heads:
-        by_order[head.order_key()].append(head)
-    for group in by_order.values():
-        steps, per_epoch = _steps(group[0], labels)
-        weights: dict[tuple[object, ...], Tensor] = {}  # of one seed and shape: one tensor
-        settings = [
-            replace(
-                head.settings,
-                weight=weights.setdefault((head.recipe.seed,), head.settings.weight),
-                factor=_factors(head.stage, len(steps), per_epoch),
-            )
-            for head in group
+    for order in dict.fromkeys(head.order_key() for _, heads in parts for head in heads):
+        alike = [
+            (features, [head for head in heads if head.order_key() == order])
+            for features, heads in parts
         ]
-        every = group[0].stage.eval_every.steps(steps_per_epoch=per_epoch, stage_steps=len(steps))
-        every = max(every, len(steps) // MEASURED)
+        alike = [(features, heads) for features, heads in alike if heads]
+        group = [head for _, heads in alike for head in heads]
+        steps, per_epoch = _steps(group[0], labels)
+        stage = group[0].stage
+        every = stage.eval_every.steps(steps_per_epoch=per_epoch, stage_steps=len(steps))
 
-        def watch(first: int, step: int, part: Heads, group: list[_Head] = group) -> None:
+        def watch(numbers: list[int], step: int, part: Heads, group: list[_Head] = group) -> None:
             for split, positions in judged.items():
                 logits = part.logits(torch.tensor(positions)).numpy()
-                for number, head in enumerate(group[first : first + logits.shape[1]]):
-                    head.see(split, step, logits[:, number], positions, photos)
+                for place, number in enumerate(numbers):
+                    group[number].see(split, step, logits[:, place], positions, photos)
 
-        after = range(0, len(steps), every)
         losses = train_heads(
-            features, torch.tensor(train), labels, settings, steps, watch, watch_after=after
+            [(features, _settings(heads, len(steps), per_epoch)) for features, heads in alike],
+            torch.tensor(train),
+            labels,
+            steps,
+            watch,
+            watch_after=range(0, len(steps), max(every, len(steps) // MEASURED)),
         )
         for head, of_head in zip(group, losses.T, strict=True):
             head.losses.append(of_head)
+
+
+def _settings(heads: Sequence[_Head], total: int, per_epoch: int) -> list[HeadSettings]:
+    """Each head's, with its schedule; heads of one seed share one tensor of initial weights."""
+    weights: dict[int, Tensor] = {}
+    return [
+        replace(
+            head.settings,
+            weight=weights.setdefault(head.recipe.seed, head.settings.weight),
+            factor=_factors(head.stage, total, per_epoch),
+        )
+        for head in heads
+    ]
 
 
 def _steps(head: _Head, labels: Tensor) -> tuple[list[Tensor], int]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fieldmark.training import heads as heads_module
+from fieldmark.training import many_heads
 from fieldmark.training.heads import (
     DualHeads,
     FrozenFeatures,
     Heads,
     HeadSettings,
     PrimalHeads,
-    train_heads,
 )
+from fieldmark.training.many_heads import train_heads
 
 PHOTOS, TRAINED, CLASSES, BATCH = 60, 40, 5, 8
 FORMS = [PrimalHeads, DualHeads]
@@ -114,7 +115,7 @@ def test_each_head_is_what_torch_makes_of_it_alone(
     settings: list[HeadSettings],
 ) -> None:
     steps = _steps(epochs=20)
-    together = form(features, train, labels, settings)
+    together = form([features], train, labels, settings)
     losses = torch.stack([together.step(number, rows) for number, rows in enumerate(steps)])
     logits = together.logits(torch.arange(PHOTOS))
     for number, head in enumerate(settings):
@@ -132,7 +133,7 @@ def test_a_sample_drawn_twice_counts_twice(
 ) -> None:
     head = HeadSettings(torch.zeros(CLASSES, 70), torch.zeros(CLASSES), lr=1, bias_lr=1)
     steps = [torch.tensor([3, 3, 7]), torch.tensor([7, 3, 7])]
-    together = form(features, train, labels, [head])
+    together = form([features], train, labels, [head])
     for number, samples in enumerate(steps):
         together.step(number, samples)
     linear, _ = _alone(head, features.rows[train], labels, steps)
@@ -140,33 +141,44 @@ def test_a_sample_drawn_twice_counts_twice(
 
 
 @pytest.mark.parametrize("photos", [20, 40])
+@pytest.mark.parametrize("room", [1, 3, 4, 100])
 def test_chunks_change_nothing_but_the_time(
     photos: int,
+    room: int,
     features: FrozenFeatures,
     train: Tensor,
     labels: Tensor,
     settings: list[HeadSettings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Features of three lengths, the shortest in the primal form, and groups of several sizes."""
     steps = [samples % photos for samples in _steps(epochs=2)]
-    seen: dict[str, list[tuple[int, int, int]]] = {}
-
-    def run(name: str) -> Tensor:
-        def watch(first: int, step: int, heads: Heads) -> None:
-            seen.setdefault(name, []).append((first, step, len(heads.heads)))
-
-        part = train[:photos], labels[:photos]
-        return train_heads(features, *part, settings, steps, watch, watch_after={0, 3})
-
-    whole = run("whole")
-    monkeypatch.setattr(heads_module, "_CACHED_BYTES", 3 * 4 * 2 * photos * CLASSES)
-    torch.testing.assert_close(run("chunks"), whole)
-    assert seen["whole"] == [(0, step, 7) for step in (0, 3, len(steps))]
-    assert seen["chunks"] == [
-        (first, step, count)
-        for first, count in ((0, 3), (3, 3), (6, 1))
-        for step in (0, 3, len(steps))
+    train, labels = train[:photos], labels[:photos]
+    short = FrozenFeatures(features.rows[:, :8].contiguous())
+    longer = FrozenFeatures(features.rows[:, :50].contiguous())
+    weight = settings[0].weight
+    groups = [
+        (features, settings[:2]),
+        (longer, [replace(head, weight=weight[:, :50]) for head in settings[2:4]]),
+        (short, [replace(head, weight=weight[:, :8]) for head in settings[:3]]),
+        (features, settings[4:]),
+        (longer, [replace(settings[5], weight=weight[:, :50])]),
     ]
+    monkeypatch.setattr(many_heads, "CACHED_BYTES", room * 4 * 2 * photos * CLASSES)
+    seen: dict[tuple[int, int], Tensor] = {}
+
+    def watch(numbers: list[int], step: int, heads: Heads) -> None:
+        logits = heads.logits(torch.arange(PHOTOS))
+        seen.update({(number, step): logits[:, i] for i, number in enumerate(numbers)})
+
+    losses = train_heads(groups, train, labels, steps, watch, watch_after={0, 3})
+    flat = [(kind, head) for kind, heads in groups for head in heads]
+    assert set(seen) == {(n, step) for n in range(len(flat)) for step in (0, 3, len(steps))}
+    for number, (kind, head) in enumerate(flat):
+        linear, alone = _alone(head, kind.rows[train], labels, steps)
+        np.testing.assert_allclose(losses[:, number].numpy(), alone, rtol=2e-5, atol=2e-6)
+        expected = linear(kind.rows.double()).detach().float()
+        torch.testing.assert_close(seen[number, len(steps)], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_head_that_diverges_leaves_the_others_alone(
@@ -177,8 +189,8 @@ def test_a_head_that_diverges_leaves_the_others_alone(
     )
     steps = _steps(epochs=10)
     for form in FORMS:
-        alone = form(features, train, labels, settings[:2])
-        beside = form(features, train, labels, [*settings[:2], wild])
+        alone = form([features], train, labels, settings[:2])
+        beside = form([features], train, labels, [*settings[:2], wild])
         for number, samples in enumerate(steps):
             alone.step(number, samples)
             losses = beside.step(number, samples)

@@ -1,6 +1,6 @@
 """Many linear classifiers trained at once, on features that stand still.
 
-Heads that share features and the order of samples take their steps together, as one product.
+Heads that share the photos and the order of samples take their steps together, as one product.
 Each is trained as if it were alone, by SGD with momentum and L2 decay: learning rate, momentum,
 decay, schedule, smoothing and initial weights may differ from head to head.
 
@@ -16,7 +16,7 @@ twice and six passes over (K, D) numbers. Where D is larger than N, that is far 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,9 +28,6 @@ from torch import Tensor
 Column = NDArray[np.float64]  # (H,): a number for each head, exact enough to be multiplied up
 Columns = NDArray[np.float64]
 
-Watch = Callable[[int, int, "Heads"], None]
-
-_CACHED_BYTES = 8 << 20  # of weights and momentum: what stays in a shared third-level cache
 _LEAST_DETERMINANT = 0.1  # rounding grows by its inverse between two times rows are brought up
 
 
@@ -75,17 +72,21 @@ class FrozenFeatures:
 
 
 class Heads(ABC):
-    """H linear classifiers over the same features, in training.
+    """H linear classifiers in training.
 
     Args:
-        features: Of all photos.
+        features: Of all photos, F kinds.
         train: int64 (N,), the photos trained on, as positions in `features`.
         labels: int64 (N,), their classes.
-        heads: H of them.
+        heads: H of them: the first H / F are over the first features, and so on.
     """
 
     def __init__(
-        self, features: FrozenFeatures, train: Tensor, labels: Tensor, heads: Sequence[HeadSettings]
+        self,
+        features: Sequence[FrozenFeatures],
+        train: Tensor,
+        labels: Tensor,
+        heads: Sequence[HeadSettings],
     ) -> None:
         self.features, self.train, self.labels, self.heads = features, train, labels, heads
         self.bias = torch.stack([head.bias for head in heads])  # (H, K)
@@ -149,10 +150,14 @@ class Heads(ABC):
 
 
 class PrimalHeads(Heads):
-    """Heads as weights and momentum; for features shorter than the list of photos."""
+    """Heads as weights and momentum; for features shorter than the list of photos, of one kind."""
 
     def __init__(
-        self, features: FrozenFeatures, train: Tensor, labels: Tensor, heads: Sequence[HeadSettings]
+        self,
+        features: Sequence[FrozenFeatures],
+        train: Tensor,
+        labels: Tensor,
+        heads: Sequence[HeadSettings],
     ) -> None:
         super().__init__(features, train, labels, heads)
         self._weight = torch.stack([head.weight for head in heads])  # (H, K, D)
@@ -170,14 +175,14 @@ class PrimalHeads(Heads):
         return self._product(self.train[samples])
 
     def _product(self, photos: Tensor) -> Tensor:
-        flat = self.features.rows[photos] @ self._weight.flatten(0, 1).T
+        flat = self.features[0].rows[photos] @ self._weight.flatten(0, 1).T
         return flat.view(len(photos), *self.bias.shape)
 
     def _move(self, samples: Tensor, grad: Tensor, lr: Column) -> None:
         momentum, decay, rate = (
             _float32(scalar)[:, None, None] for scalar in (self._momentum, self._decay, lr)
         )
-        batch = self.features.rows[self.train[samples]]  # (B, D)
+        batch = self.features[0].rows[self.train[samples]]  # (B, D)
         slope = (grad.flatten(1).T @ batch).view_as(self._weight)
         if self._decay.any():
             slope.addcmul_(decay, self._weight)
@@ -194,39 +199,54 @@ class DualHeads(Heads):
     """Heads as sums over training photos; for features longer than the list of photos."""
 
     def __init__(
-        self, features: FrozenFeatures, train: Tensor, labels: Tensor, heads: Sequence[HeadSettings]
+        self,
+        features: Sequence[FrozenFeatures],
+        train: Tensor,
+        labels: Tensor,
+        heads: Sequence[HeadSettings],
     ) -> None:
         super().__init__(features, train, labels, heads)
         H, K = self.bias.shape
-        self._among = features.gram[train][:, train]  # (N, N)
-        self._rows = torch.zeros(len(train), 2, H, K)  # A and C, as `_product` left them
+        self._each = H // len(features)  # heads
+        self._among = torch.stack([kind.gram[train][:, train] for kind in features])  # (F, N, N)
+        # A and C as `_product` left them.
+        self._rows = torch.zeros(len(features), len(train), 2, self._each, K)
         self._passed = _identity(H)  # since then
         self._start = _identity(H)  # since the first step: for W0
-        starts = {id(head.weight): head.weight for head in heads}
-        self._which = torch.tensor([list(starts).index(id(head.weight)) for head in heads])
-        weights = torch.cat(list(starts.values()))  # (S K, D)
-        self._begun = (features.rows @ weights.T).view(len(features.rows), len(starts), K)
+        begun = [self._begin(number) for number in range(len(features))]
+        self._begun = torch.cat(begun, 1)  # logits of W0, (M, H, K)
+
+    def _begin(self, number: int) -> Tensor:
+        """Logits (M, H / F, K) of the initial weights over one kind of features."""
+        heads = self.heads[number * self._each : (number + 1) * self._each]
+        rows = self.features[number].rows
+        weights = {id(head.weight): head.weight for head in heads}
+        logits = {key: rows @ weight.T for key, weight in weights.items()}
+        return torch.stack([logits[id(head.weight)] for head in heads], 1)
 
     def logits(self, photos: Tensor) -> Tensor:
         """Logits (P, H, K) of photos, int64 (P,), as positions in `features`."""
-        return self._product(photos, self.features.gram[photos][:, self.train]) + self.bias
+        grams = torch.stack([kind.gram[photos][:, self.train] for kind in self.features])
+        return self._product(photos, grams) + self.bias
 
     def weight(self, head: int) -> Tensor:
         """One head's weight, (K, D)."""
         self._bring_up()
+        kind, place = divmod(head, self._each)
         begun = self.heads[head].weight * float(self._start[head, 0, 0])
-        return torch.addmm(begun, self._rows[:, 0, head].T, self.features.rows[self.train])
+        rows = self.features[kind].rows[self.train]
+        return torch.addmm(begun, self._rows[kind, :, 0, place].T, rows)
 
     def _logits_of(self, samples: Tensor) -> Tensor:
-        return self._product(self.train[samples], self._among[samples])
+        return self._product(self.train[samples], self._among[:, samples])
 
-    def _product(self, photos: Tensor, gram: Tensor) -> Tensor:
-        flat = gram @ self._rows.flatten(1)  # (P, 2 H K)
-        sums = flat.view(len(photos), 2, *self.bias.shape)
+    def _product(self, photos: Tensor, grams: Tensor) -> Tensor:
+        flat = grams @ self._rows.flatten(2)  # (F, P, 2 H/F K)
+        by_kind = flat.view(*flat.shape[:2], *self._rows.shape[2:])
+        sums = by_kind.permute(1, 2, 0, 3, 4).reshape(len(photos), 2, *self.bias.shape)
         from_rows, from_momentum = _float32(self._passed[:, 0].T)[..., None]  # each (H, 1)
         logits: Tensor = (sums[:, 0] * from_rows).addcmul_(sums[:, 1], from_momentum)
-        begun = self._begun[photos][:, self._which]
-        return logits.addcmul_(begun, _float32(self._start[:, 0, 0])[:, None])
+        return logits.addcmul_(self._begun[photos], _float32(self._start[:, 0, 0])[:, None])
 
     def _move(self, samples: Tensor, grad: Tensor, lr: Column) -> None:
         turn, gain = self._turn(lr)
@@ -239,7 +259,8 @@ class DualHeads(Heads):
             of_C = (aa * gain[1] - ca * gain[0]) / determinant
         per_head = np.stack([of_A, of_C])  # (2, H)
         new = grad[:, None] * _float32(per_head)[:, :, None]  # (B, 2, H, K)
-        self._rows.index_add_(0, samples, new)
+        by_kind = new.view(len(samples), 2, -1, *self._rows.shape[3:]).permute(2, 0, 1, 3, 4)
+        self._rows.index_add_(1, samples, by_kind)
         if np.nanmin(abs(determinant), initial=1) < _LEAST_DETERMINANT:
             self._bring_up()
 
@@ -259,51 +280,13 @@ class DualHeads(Heads):
 
     def _bring_up(self) -> None:
         """Apply to all rows what has been multiplied up, so that numbers stay of one size."""
-        (aa, ac), (ca, cc) = _float32(self._passed.transpose(1, 2, 0))[..., None]  # each (H, 1)
-        A, C = self._rows[:, 0], self._rows[:, 1]
+        passed = self._passed.reshape(len(self.features), 1, self._each, 1, 4)
+        aa, ac, ca, cc = _float32(passed).unbind(4)  # each (F, 1, H/F, 1)
+        A, C = self._rows[:, :, 0], self._rows[:, :, 1]
         A_now = (A * aa).addcmul_(C, ac)
         C.mul_(cc).addcmul_(A, ca)
         A.copy_(A_now)
         self._passed = _identity(len(self.heads))
-
-
-def train_heads(
-    features: FrozenFeatures,
-    train: Tensor,
-    labels: Tensor,
-    heads: Sequence[HeadSettings],
-    steps: Sequence[Tensor],
-    watch: Watch,
-    watch_after: Collection[int] = (),
-) -> Tensor:
-    """Train all heads through the same steps, as many at a time as the cache holds.
-
-    Args:
-        features: Of all photos.
-        train: int64 (N,), the photos trained on, as positions in `features`.
-        labels: int64 (N,), their classes.
-        heads: H of them.
-        steps: The samples of each step, int64 (B,), positions in `train`.
-        watch: Called with the number of the first of the heads it is about, the number of steps
-            done and those heads, after the last step and after those in `watch_after`.
-        watch_after: Numbers of steps; 0 is before the first.
-
-    Returns:
-        The loss of each step's samples before the step, (S, H), in nats.
-    """
-    dual = len(train) < features.rows.shape[1]
-    make = DualHeads if dual else PrimalHeads
-    width = 2 * len(train) if dual else 2 * features.rows.shape[1]
-    size = max(1, _CACHED_BYTES // (4 * width * len(heads[0].bias)))
-    losses = torch.empty(len(steps), len(heads))
-    for first in range(0, len(heads), size):
-        part = make(features, train, labels, heads[first : first + size])
-        for number, samples in enumerate(steps):
-            if number in watch_after:
-                watch(first, number, part)
-            losses[number, first : first + size] = part.step(number, samples)
-        watch(first, len(steps), part)
-    return losses
 
 
 def _column(values: Iterable[float]) -> Column:

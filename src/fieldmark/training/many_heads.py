@@ -1,0 +1,100 @@
+"""Any number of heads through the same steps, as many at a time as the cache holds."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fieldmark.training.heads import (
+    DualHeads,
+    FrozenFeatures,
+    Heads,
+    HeadSettings,
+    PrimalHeads,
+)
+
+Watch = Callable[[list[int], int, Heads], None]
+
+CACHED_BYTES = 8 << 20  # of weights and momentum: what stays in a shared third-level cache
+
+
+def train_heads(
+    groups: Sequence[tuple[FrozenFeatures, Sequence[HeadSettings]]],
+    train: Tensor,
+    labels: Tensor,
+    steps: Sequence[Tensor],
+    watch: Watch,
+    watch_after: Collection[int] = (),
+) -> Tensor:
+    """Train all heads through the same steps, as many at a time as the cache holds.
+
+    Args:
+        groups: Features of all photos, and the heads over them; H heads in all.
+        train: int64 (N,), the photos trained on, as positions in the features.
+        labels: int64 (N,), their classes.
+        steps: The samples of each step, int64 (B,), positions in `train`.
+        watch: Called with the numbers of the heads it is about, counted through all groups, the
+            number of steps done and those heads, after the last step and those in `watch_after`.
+        watch_after: Numbers of steps; 0 is before the first.
+
+    Returns:
+        The loss of each step's samples before the step, (S, H), in nats.
+    """
+    losses = torch.empty(len(steps), sum(len(heads) for _, heads in groups))
+    for chunk in _chunks(groups, len(train)):
+        part = chunk.make(chunk.features, train, labels, chunk.heads)
+        for number, samples in enumerate(steps):
+            if number in watch_after:
+                watch(chunk.numbers, number, part)
+            losses[number, chunk.numbers] = part.step(number, samples)
+        watch(chunk.numbers, len(steps), part)
+    return losses
+
+
+@dataclass
+class _Chunk:
+    """Heads that are trained together, by the same number over each kind of features."""
+
+    make: type[Heads]
+    features: list[FrozenFeatures]
+    heads: list[HeadSettings]
+    numbers: list[int]
+
+    def takes(self, other: "_Chunk", room: int) -> bool:
+        """Whether `other`, of one kind of features, fits in as well."""
+        alike = self.make is other.make is DualHeads
+        alike = alike and len(self.heads) == len(self.features) * len(other.heads)
+        return alike and len(self.heads) + len(other.heads) <= room
+
+    def take(self, other: "_Chunk") -> None:
+        self.features += other.features
+        self.heads += other.heads
+        self.numbers += other.numbers
+
+
+def _chunks(
+    groups: Sequence[tuple[FrozenFeatures, Sequence[HeadSettings]]], train: int
+) -> Iterator[_Chunk]:
+    """Cut long groups in parts, and join short ones, until they fill the cache."""
+    held: _Chunk | None = None
+    first = 0
+    for features, heads in groups:
+        D = features.rows.shape[1]
+        # The two cost the same where D is N / 2, and only sums over photos can be joined.
+        make: type[Heads] = DualHeads if train < 2 * D else PrimalHeads
+        width = train if make is DualHeads else D
+        room = max(1, CACHED_BYTES // (4 * 2 * width * len(heads[0].bias)))
+        for start in range(0, len(heads), room):
+            part = list(heads[start : start + room])
+            numbers = list(range(first + start, first + start + len(part)))
+            chunk = _Chunk(make, [features], part, numbers)
+            if held and held.takes(chunk, room):
+                held.take(chunk)
+                continue
+            if held:
+                yield held
+            held = chunk
+        first += len(heads)
+    if held:
+        yield held
