@@ -241,7 +241,9 @@ class DualHeads(Heads):
         return self._product(self.train[samples], self._among[:, samples])
 
     def _product(self, photos: Tensor, grams: Tensor) -> Tensor:
-        flat = grams @ self._rows.flatten(2)  # (F, P, 2 H/F K)
+        rows = self._rows.flatten(2)  # (F, N, 2 H/F K)
+        # A batched product of one is a third slower than a plain one.
+        flat = (grams[0] @ rows[0])[None] if len(rows) == 1 else grams @ rows
         by_kind = flat.view(*flat.shape[:2], *self._rows.shape[2:])
         sums = by_kind.permute(1, 2, 0, 3, 4).reshape(len(photos), 2, *self.bias.shape)
         from_rows, from_momentum = _float32(self._passed[:, 0].T)[..., None]  # each (H, 1)

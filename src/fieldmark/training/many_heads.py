@@ -47,7 +47,7 @@ def train_heads(
         for number, samples in enumerate(steps):
             if number in watch_after:
                 watch(chunk.numbers, number, part)
-            losses[number, chunk.numbers] = part.step(number, samples)
+            losses[number, chunk.numbers[0] : chunk.numbers[-1] + 1] = part.step(number, samples)
         watch(chunk.numbers, len(steps), part)
     return losses
 
