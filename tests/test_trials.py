@@ -89,6 +89,10 @@ def test_together_is_alone(
     paths, of_together = _probabilities(together.folder, split)
     same_paths, of_alone = _probabilities(alone.folder, split)
     assert paths == same_paths
+    if folds:
+        tables = [Run(one.folder).predictions(split).sort("path") for one in (together, alone)]
+        assert tables[0]["fold"].to_list() == tables[1]["fold"].to_list()
+        assert set(tables[0]["fold"]) == set(range(folds))
     np.testing.assert_allclose(of_together, of_alone, atol=1e-5)
     for key in (f"{split}/top1", f"{split}/loss"):
         assert together.metrics[key] == pytest.approx(alone.metrics[key], abs=1e-5)

@@ -44,6 +44,8 @@ class _Head:
     """Steps done -> split -> for each fold (photos, sum of losses, photos named rightly)."""
     logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Split -> logits (N, K) after the last step, in the order of train + val."""
+    folds: NDArray[np.int64] | None = None
+    """The fold each photo was left out with, (N,)."""
 
     @property
     def recipe(self) -> Recipe:
@@ -110,13 +112,16 @@ def run_head_trials(
     """
     photos = [*task.part("train"), *task.part("val")]
     heads = [_start(task, trial) for trial in trials]
+    fold_of = np.zeros(len(photos), np.int64)
     for part in _loads(heads, len(photos)):
         networks = [nn.Sequential(*part_heads[0].model.chain()[1:-1]) for part_heads in part]
         rows = frozen_rows(task, store, photos, networks, progress)
         features = [FrozenFeatures(rows_of_part) for rows_of_part in rows]
-        for train, judged in _cuts(task, photos, trials[0].folds):
+        for fold, (train, judged) in enumerate(_cuts(task, photos, trials[0].folds)):
             _train(list(zip(features, part, strict=True)), photos, train, judged)
+            fold_of[judged.get(OUT_OF_FOLD, [])] = fold
         for head in chain(*part):
+            head.folds = fold_of if trials[0].folds else None
             yield _write(task, head, photos)
 
 
@@ -281,7 +286,13 @@ def _write(task: Task, head: _Head, photos: Sequence[Photo]) -> Outcome:
                 [photo.key for photo in chosen],
                 np.exp(log_softmax(logits[there])),
             )
-            writer.predictions(split, keys, labels, probabilities)
+            writer.predictions(
+                split,
+                keys,
+                labels,
+                probabilities,
+                folds=None if head.folds is None else head.folds[there].tolist(),
+            )
         writer.record(metrics, step=len(losses), stage=head.stage.name)
         writer.finish()
     return Outcome(folder, "finished", metrics)

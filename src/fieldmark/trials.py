@@ -129,7 +129,8 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
     metrics = {f"{OUT_OF_FOLD}/{name}": value for name, value in found.items()}
     told = {"class_names": names, "folds": folds, "fold_runs": [run.folder.name for run in runs]}
     with RunWriter.create(trial.folder, trial.recipe.to_yaml(), told) as writer:
-        writer.predictions(OUT_OF_FOLD, paths, labels, probabilities)
+        numbers = [fold for fold, table in enumerate(tables) for _ in range(len(table))]
+        writer.predictions(OUT_OF_FOLD, paths, labels, probabilities, numbers)
         last = max(int(run.series("val/loss")[0][-1]) for run in runs)
         writer.record(metrics, step=last, stage=trial.recipe.stages[-1].name)
         writer.finish()

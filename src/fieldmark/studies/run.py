@@ -69,10 +69,8 @@ class Run:
         needed = (RECIPE, METRICS, MANIFEST)
         missing = [f"`{name}`" for name in needed if not (self.folder / name).is_file()]
         if missing:
-            raise RecordError(
-                f"`{self.folder}` is no run, it lacks {', '.join(missing)}. "
-                "Name a folder that `fieldmark train` made."
-            )
+            lacks = f"`{self.folder}` is no run, it lacks {', '.join(missing)}. "
+            raise RecordError(f"{lacks}Name a folder that `fieldmark train` made.")
         self.manifest = _read_manifest(self.folder)
 
     @cached_property
@@ -189,10 +187,8 @@ class RunWriter:
         """
         folder = Path(folder)
         if folder.is_dir() and not _was_only_begun(folder, recipe_text):
-            raise SettingError(
-                f"`{folder}` is not empty, and a run begins in a folder of its own. "
-                "Name another, or remove this one."
-            )
+            told = f"`{folder}` is not empty, and a run begins in a folder of its own. "
+            raise SettingError(f"{told}Name another, or remove this one.")
         if "class_names" not in manifest:
             raise SettingError(f"A manifest needs `class_names`, got only {sorted(manifest)}.")
         started = {"format": FORMAT, "status": "running", "started": durable.now(), **manifest}
@@ -253,6 +249,7 @@ class RunWriter:
         paths: Sequence[str],
         labels: Sequence[int] | np.ndarray,
         probabilities: np.ndarray,
+        folds: Sequence[int] | None = None,
     ) -> None:
         """Store what the model said about each photo of a split, under the classes' names.
 
@@ -261,6 +258,7 @@ class RunWriter:
             paths: N paths, as in the data's folder.
             labels: N class indices.
             probabilities: (N, classes), in the order of `class_names`.
+            folds: The fold each photo was left out with, N of them, where it was.
 
         Raises:
             SettingError: the three do not fit each other or the classes.
@@ -278,6 +276,8 @@ class RunWriter:
             "predicted": pl.Series([names[i] for i in probabilities.argmax(1)], dtype=pl.String),
             "probabilities": pl.Series(probabilities.astype(np.float32)).cast(pl.List(pl.Float32)),
         }
+        if folds is not None:
+            columns["fold"] = pl.Series(folds, dtype=pl.Int64)
         buffer = io.BytesIO()
         pl.DataFrame(columns).write_parquet(buffer)
         path = self.folder / "predictions" / f"{split}.parquet"
