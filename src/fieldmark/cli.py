@@ -132,6 +132,22 @@ def evaluate(
     listing(console, [row | (shown if how == "table" else found)], title="Evaluation", how=how)
 
 
+@app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run, or a folder of one recipe's runs.")],
+    b: Annotated[Path, typer.Argument(help="Another, on the same photos.")],
+    split: Annotated[
+        str | None, typer.Option(help="Whose predictions; val if they have it.")
+    ] = None,
+    care: Annotated[float, typer.Option(help="Least difference that matters, in points.")] = 1.0,
+    how: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
+) -> None:
+    """Say whether one run is really better than another, photo by photo."""
+    from fieldmark.cli_study import compare as compare_runs
+
+    compare_runs(console, a, b, split, care, how)
+
+
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark refit runs/toy-1"))
 def refit(
     run: Annotated[Path, typer.Argument(help="The run whose recipe was chosen.")],

@@ -1,0 +1,83 @@
+"""`fieldmark compare` on runs whose every answer is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fieldmark.cli import app
+from fieldmark.cli_study import runs_in
+from fieldmark.errors import RecordError, SettingError
+from fieldmark.studies.run import RunWriter
+
+NAMES = ["crow", "raven"]
+PHOTOS = 200
+RECIPE = """\
+seed: %d
+data: {folder: photos}
+stages: [{name: head, train: head, lr: %g, length: 1 epochs}]
+"""
+
+
+def _run(folder: Path, right: int, *, lr: float = 1, seed: int = 0, split: str = "val") -> Path:
+    """A run that names the first `right` of 200 photos rightly."""
+    labels = np.arange(PHOTOS) % 2
+    named = np.where(np.arange(PHOTOS) < right, labels, 1 - labels)
+    with RunWriter.create(folder, RECIPE % (seed, lr), {"class_names": NAMES}) as writer:
+        paths = [f"{label}/{number:03}.jpg" for number, label in enumerate(labels)]
+        writer.predictions(split, paths, labels, np.eye(2)[named])
+        writer.finish()
+    return folder
+
+
+def _told(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["compare", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_large_difference_is_real(tmp_path: Path) -> None:
+    a, b = _run(tmp_path / "a", 100), _run(tmp_path / "b", 160, lr=2)
+    told = " ".join(_told(str(a), str(b)).split())
+    assert "On val: Real: b (80.0%) names 30.0 points more photos rightly than a (50.0%)" in told
+    assert "for these trained models only" in told
+    assert "crow" in told
+
+
+def test_equal_runs_differ_by_nothing(tmp_path: Path) -> None:
+    a, b = _run(tmp_path / "a", 150), _run(tmp_path / "b", 150, lr=2)
+    (found,) = json.loads(_told(str(a), str(b), "--format", "json", "--care", "5"))
+    assert found["answer"] == "noise"
+    assert found["difference"] == 0
+    assert found["photos"] == PHOTOS
+    assert found["low"] < 0 < found["high"]
+
+
+def test_a_folder_of_seeds_is_one_side(tmp_path: Path) -> None:
+    for seed, right in enumerate((150, 152, 149)):
+        _run(tmp_path / "a" / str(seed), right, seed=seed)
+        _run(tmp_path / "b" / str(seed), right - 40, lr=2, seed=seed)
+    (found,) = json.loads(_told(str(tmp_path / "a"), str(tmp_path / "b"), "--format", "json"))
+    assert found["about"] == "recipes"
+    assert found["answer"] == "real"
+    assert found["difference"] == pytest.approx(-0.2)
+
+
+def test_mistakes_are_told(tmp_path: Path) -> None:
+    a, other = _run(tmp_path / "a", 100), _run(tmp_path / "b", 100, split="test")
+    runner = CliRunner()
+    for arguments, kind, message in (
+        ([str(a), str(other)], RecordError, "no predictions of a split they share"),
+        ([str(a), str(a), "--care", "0"], SettingError, "between 0 and 100, got 0"),
+        ([str(a), str(tmp_path / "nowhere")], RecordError, "is no run and holds none"),
+    ):
+        done = runner.invoke(app, ["compare", *arguments])
+        assert isinstance(done.exception, kind)
+        assert message in str(done.exception)
+
+
+def test_a_run_is_itself(tmp_path: Path) -> None:
+    assert runs_in(_run(tmp_path / "a", 100)) == [tmp_path / "a"]
+    assert runs_in(tmp_path) == [tmp_path / "a"]
