@@ -31,7 +31,7 @@ DATA = tuple(
     for name in (
         *("dataset", "tree", "cub", "lists", "corrections", "sources"),
         *("portion", "split_files", "split", "chance", "policy", "augment", "mixing", "decoding"),
-        *("transform", "loader", "audit"),
+        *("colour", "twins", "transform", "loader", "cache", "audit"),
         *("toy_form", "toy_bird", "toy_scene", "toy_draw", "toy_plate", "toy"),
     )
 )

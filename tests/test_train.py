@@ -101,6 +101,14 @@ def test_the_run_folder_holds_all_it_should(finished: Run):
     assert "frozen" in stages[0]["plan"][0]
 
 
+def test_photos_kept_resized_change_nothing(finished: Run, photos: Path, tmp_path: Path):
+    kept = run(photos, tmp_path / "kept", "data.cache=0.1")
+    assert list((tmp_path / "features" / "resized").glob("*/*.safetensors"))
+    assert kept.manifest["recipe_hash"] == finished.manifest["recipe_hash"]
+    weights = [load_file(one.weights_path) for one in (kept, finished)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
 def test_the_recipe_in_the_folder_is_the_one_that_ran(finished: Run, photos: Path):
     assert check_text(finished.recipe_text, Recipe) == check_text(RECIPE % photos, Recipe)
 

@@ -10,13 +10,15 @@ from typing import Literal
 import torch
 
 from fieldmark import machine
-from fieldmark.data.audit import Audit, Finding, check_photos, twin_notes
+from fieldmark.data.audit import Audit, Finding, check_photos
 from fieldmark.data.augment import Augment
+from fieldmark.data.colour import colour_notes
 from fieldmark.data.dataset import Photo, PhotoSet, content_hash, listed
 from fieldmark.data.decoding import decoders
 from fieldmark.data.sources import read_photos
 from fieldmark.data.split import Split, make_split, without
 from fieldmark.data.transform import PIXELS_VERSION, View, default_resize_size
+from fieldmark.data.twins import near_twin_notes, twin_notes
 from fieldmark.errors import DataError
 from fieldmark.layers.backbone import Backbone, make_backbone
 from fieldmark.layers.model import Model, make_head
@@ -102,9 +104,10 @@ def check_files(
     """
     names: tuple[SplitName, ...] = ("train", "val", "test") if open_test else ("train", "val")
     parts: dict[str, list[Photo]] = {name: task.part(name) for name in names}
+    everyone = [photo for photos in parts.values() for photo in photos]
     root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
     audit = check_photos(
-        [photo for photos in parts.values() for photo in photos],
+        everyone,
         memory / f"{root}.json",
         workers=machine.cores(),
         progress=progress,
@@ -113,8 +116,11 @@ def check_files(
     _stop_for(audit, train if task.recipe.data.bad_files == "skip" else set())
     bad = {finding.key for finding in audit.findings}
     photos, split = without(task.photos, task.split, bad, seed=task.recipe.data.split_seed)
-    notes = [*task.notes, *twin_notes(parts, audit.hashes, photos.class_names)]
-    notes += _growth(audit, parts, photos.class_names)
+    classes = photos.class_names
+    notes = [*task.notes, *twin_notes(parts, audit.hashes, classes)]
+    notes += near_twin_notes(parts, audit.prints, audit.hashes, classes)
+    notes += colour_notes(everyone, audit.modes, classes)
+    notes += _growth(audit, parts, classes)
     if bad:
         shown = listed((f"{one.key} ({one.reason})" for one in audit.findings), between="; ")
         notes.append(f"{len(bad)} training photo(s) can't be read and are skipped: {shown}")

@@ -1,7 +1,8 @@
 """What a stage is fed: photos, or features computed once where the backbone stands still."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Literal, Protocol, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from fieldmark import machine
 from fieldmark.build import SplitName, Task, content_ids, features_key
+from fieldmark.data.cache import Pixels, resized_photos
 from fieldmark.data.chance import Chance
 from fieldmark.data.dataset import Photo
 from fieldmark.data.loader import balanced_order, batches, epoch_order, load_batches
@@ -23,6 +25,8 @@ from fieldmark.recipe import Stage
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.loss import Loss, make_loss
 from fieldmark.training.stage import Batch
+
+RESIZED = "resized"  # beside the features: photos decoded before
 
 Progress = Callable[[int, int], None]
 Sampling = Literal["shuffled", "balanced"]
@@ -48,8 +52,20 @@ def make_inputs(task: Task, store: FeatureStore, progress: Progress) -> StageInp
     """Features where the whole backbone is frozen, photos where any of it trains."""
     prefix, suffix = split_frozen(task.model)
     if len(prefix) == 0:
-        return PhotoInputs(task)
+        return PhotoInputs(task, _resized(task, store.folder / RESIZED, progress))
     return FrozenInputs(task, store, prefix[1:], suffix, progress)
+
+
+def _resized(task: Task, folder: Path, progress: Progress) -> dict[str, Pixels]:
+    """Training photos as the recipe has them kept on disk; none unless it does."""
+    photos, view = task.part("train"), task.train_view
+    most_bytes = int(task.recipe.data.cache * 1e9)
+    if not most_bytes:
+        return {}
+    ids, workers = content_ids(photos, view), machine.cores()
+    return resized_photos(
+        folder, view, photos, ids, most_bytes=most_bytes, workers=workers, progress=progress
+    )
 
 
 def stage_loss(task: Task, stage: Stage) -> Loss:
@@ -99,9 +115,10 @@ def training_steps(
 class PhotoInputs:
     """Photos, read and cropped anew in each epoch; for stages that train the backbone."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, resized: Mapping[str, Pixels] | None = None) -> None:
         self._task = task
         self._photos = task.part("train")
+        self._resized = resized
         self._mixing = Mixing(task.recipe.augment.mixup, task.recipe.augment.cutmix)
         task.model.to(memory_format=torch.channels_last)
 
@@ -127,6 +144,7 @@ class PhotoInputs:
             epoch=epoch,
             workers=machine.cores(),
             first=first,
+            resized=self._resized,
         )
         for number, batch in enumerate(loaded, start=first):
             images, labels = view.normalize(batch.images, torch.float32), batch.labels

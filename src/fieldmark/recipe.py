@@ -11,7 +11,7 @@ A recipe is data + backbone + pooling + head + ordered stages + seed, written in
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -83,6 +83,8 @@ class Data(Source):
     """Cut photos that have a box to it and this share of its sides more, in evaluation too."""
     mirror: bool = False
     """Whether training flips half of the photos left to right."""
+    cache: NotNegative = 0.0
+    """Gigabytes of resized photos kept on disk, so that later epochs need not decode them."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -285,10 +287,42 @@ class Recipe(Section):
             raise RecipeError(f"There is no stage {name!r} here; stages: {', '.join(names)}.")
         return self.model_copy(update={"stages": self.stages[: names.index(name) + 1]})
 
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether any stage moves a parameter of the backbone, as far as its patterns tell."""
+        return any(_moves_backbone(stage.train) for stage in self.stages)
+
+    def group_key(self) -> str:
+        """Equal for recipes that can share one pass over the photos: a frozen backbone's.
+
+        They agree in everything that features come from: photos, their split and preprocessing,
+        backbone, precision and threads. A recipe that trains its backbone shares with none.
+        """
+        if self.trains_backbone:
+            return self.hash()
+        content = self.model_dump(
+            mode="json", include={"data", "augment", "backbone", "precision", "threads"}
+        )
+        if self.backbone.weights == "none":  # they are drawn from the seed
+            content["seed"] = self.seed
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
     def hash(self) -> str:
         """Content hash, 64 hex digits: equal for recipes that ask for the same training."""
         content = self.model_dump(mode="json", exclude={"name", "about", "expected"})
+        del content["data"]["cache"]  # the same pixels, sooner
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _moves_backbone(rates: Mapping[str, Rate]) -> bool:
+    """Whether a pattern with a rate may be the first to match a name that begins `backbone.`."""
+    for pattern, rate in rates.items():
+        literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+        if rate.lr and (literal.startswith("backbone.") or "backbone.".startswith(literal)):
+            return True
+        if pattern == f"{literal}*" and "backbone.".startswith(literal):  # the rest is matched
+            return False
+    return False
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

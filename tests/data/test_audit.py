@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fieldmark.data import audit
-from fieldmark.data.audit import check_photos, twin_notes
+from fieldmark.data.audit import check_photos
 from fieldmark.data.dataset import Photo, content_hash
 
 
@@ -29,8 +29,10 @@ def photos(tmp_path: Path) -> list[Photo]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were decoded."""
     names: list[str] = []
-    original = audit.decode
-    monkeypatch.setattr(audit, "decode", lambda path: names.append(path.name) or original(path))
+    original = audit.decode_whole
+    monkeypatch.setattr(
+        audit, "decode_whole", lambda path: names.append(path.name) or original(path)
+    )
     return names
 
 
@@ -91,7 +93,7 @@ def test_a_lack_of_memory_is_not_held_against_the_file(
         raise audit.DataError(f"`{path}` can't be read as a photo: no room.") from MemoryError()
 
     with monkeypatch.context() as patched:
-        patched.setattr(audit, "decode", fail)
+        patched.setattr(audit, "decode_whole", fail)
         assert len(check_photos(photos, tmp_path / "checked.json").findings) == 5
     assert check_photos(photos, tmp_path / "checked.json").findings == ()
 
@@ -122,13 +124,3 @@ def test_a_pipe_is_not_waited_for(photos: list[Photo], tmp_path: Path) -> None:
     pipe = Photo(tmp_path / "pipe.jpg", 0, "pipe.jpg")
     (finding,) = check_photos([*photos, pipe], tmp_path / "checked.json").findings
     assert (finding.key, finding.reason) == ("pipe.jpg", "it is no regular file")
-
-
-def test_twins_in_two_parts_or_two_classes_are_told(tmp_path: Path) -> None:
-    a, b, c, d = (Photo(tmp_path / name, name == "d", name) for name in "abcd")
-    hashes = {"a": "1", "b": "1", "c": "2", "d": "2"}
-    assert twin_notes({"train": [a, c, d], "val": [b]}, hashes, ("ani", "wren")) == [
-        "1 photo(s) are byte for byte in more than one part: train: a = val: b",
-        "1 photo(s) are byte for byte in more than one class: c (ani) = d (wren)",
-    ]
-    assert twin_notes({"train": [a, b], "val": [c]}, hashes, ("ani", "wren")) == []

@@ -112,6 +112,22 @@ def test_photos_that_stand_in_train_and_val_are_named(tmp_path: Path) -> None:
     assert "val/ani/torn.jpg (ani) = val/wren/new.jpg (wren)" in notes
 
 
+def test_photos_that_look_the_same_in_train_and_val_are_named(tmp_path: Path) -> None:
+    """B9: a test photo is a training photo saved again, so its bytes are not the same."""
+    fill(tmp_path / "p" / "train", "ani", "wren", count=2)
+    for number, bird in enumerate(("ani", "wren")):
+        save(tmp_path / "p" / "val" / bird / "own.jpg", seed=50 + number)
+    blots = np.random.default_rng(5).integers(0, 256, (9, 12, 3), np.uint8)
+    scene = Image.fromarray(blots).resize((320, 240), Image.Resampling.BICUBIC)
+    scene.save(tmp_path / "p" / "train" / "ani" / "scene.jpg", quality=95)
+    scene.resize((200, 150)).save(tmp_path / "p" / "val" / "wren" / "scene.jpg", quality=60)
+    notes = checked(tmp_path / "p", tmp_path / "m", "data.split=official").notes
+    (note,) = (note for note in notes if "look nearly like" in note)
+    assert note.startswith("1 photo(s) look nearly like one of an earlier part")
+    assert "val: val/wren/scene.jpg ~ train: train/ani/scene.jpg (" in note
+    assert note.endswith(", ani and wren)")
+
+
 def test_closed_test_photos_are_not_opened(tmp_path: Path) -> None:
     """B10: the test set takes part in choices before it should."""
     photos, memory = fill(tmp_path / "p", "ani", "wren", count=10), tmp_path / "m"
@@ -150,6 +166,17 @@ def test_every_kind_of_pixel_becomes_three_channels(tmp_path: Path, name: str, m
     path = save(tmp_path / name, mode=mode)
     assert VIEW.load(path).shape == (3, 24, 24)
     assert check_photos([Photo(path, 0, name)], tmp_path / "m").findings == ()
+
+
+def test_a_class_that_alone_is_grey_is_told(tmp_path: Path) -> None:
+    """B21: one class is all grey, so a network needs no more than that to know it."""
+    photos, memory = fill(tmp_path / "p", "ani", "gull", "wren"), tmp_path / "m"
+    assert not any("colour" in note for note in checked(photos, memory).notes)
+    for path in (photos / "gull").iterdir():
+        save(path, mode="L")
+    for _ in range(2):  # told again from memory
+        (note,) = (note for note in checked(photos, memory).notes if "colour" in note)
+        assert note.startswith("colour may give 1 class(es) away: gull (grey in 5 of 5 photos")
 
 
 def test_loading_has_no_processes_that_could_die(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def by(divisor: float) -> decoding.Divisor:
 def test_a_jpeg_is_divided_as_far_as_allowed(tmp_path: Path, asked: float, divisor: int) -> None:
     path = tmp_path / "x.jpg"
     quarters(side=61).save(path, quality=95)  # 183 x 122
-    image, by_how_much = decoding.decode_reduced(path, by(asked))
+    image, by_how_much, _ = decoding.decode_reduced(path, by(asked))
     assert by_how_much == divisor
     assert image.shape == (3, -(-122 // divisor), -(-183 // divisor))
     assert corners(image) == [RED, GREEN, BLUE, WHITE]
@@ -240,7 +240,7 @@ def test_what_is_divided_is_told_its_upright_size(tmp_path: Path) -> None:
         told.append((height, width))
         return 4 if height < width else 1
 
-    image, divisor = decoding.decode_reduced(path, most)
+    image, divisor, _ = decoding.decode_reduced(path, most)
     assert told[-1] == (128, 192)
     assert divisor == 4
     assert image.shape == (3, 32, 48)
@@ -251,7 +251,7 @@ def test_what_is_divided_is_told_its_upright_size(tmp_path: Path) -> None:
 def test_only_plain_jpegs_are_divided(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"
     quarters(64).save(path)
-    image, divisor = decoding.decode_reduced(path, by(8))
+    image, divisor, _ = decoding.decode_reduced(path, by(8))
     assert divisor == 1
     assert image.shape == (3, 128, 192)
 
@@ -259,7 +259,7 @@ def test_only_plain_jpegs_are_divided(tmp_path: Path, suffix: str) -> None:
 def test_grey_jpegs_are_divided_too(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     Image.new("L", (64, 64), 200).save(path)
-    image, divisor = decoding.decode_reduced(path, by(8))
+    image, divisor, _ = decoding.decode_reduced(path, by(8))
     assert divisor == 8
     assert image.unique().tolist() == [200]
 

@@ -2,6 +2,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,49 @@ def test_a_bad_photo_is_named_and_ends_the_threads(
     assert next(stream).indices.tolist() == [4, 5, 6, 7]
     with pytest.raises(DataError, match=r"bad\.jpg` can't be read as a photo"):
         next(stream)
+    assert loader_threads() == []
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("a kernel broke")])
+def test_what_breaks_in_a_worker_is_one_line_that_names_the_photo(
+    photos: list[Photo], monkeypatch: pytest.MonkeyPatch, workers: int, error: Exception
+) -> None:
+    original = View.load
+
+    def load(self: View, path: Path, **options: Any) -> torch.Tensor:
+        if path.name == "05.jpg":
+            raise error
+        return original(self, path, **options)
+
+    monkeypatch.setattr(View, "load", load)
+    stream = load_batches(photos, VIEW, batches(range(23), 4), seed=0, epoch=0, workers=workers)
+    next(stream)
+    with pytest.raises(
+        DataError, match=r"05\.jpg` can't be loaded \(\w+Error: .*report it\.$"
+    ) as told:
+        next(stream)
+    assert "\n" not in str(told.value)
+    assert loader_threads() == []
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_where_no_thread_may_start_the_caller_loads(
+    photos: list[Photo], monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    start, started = threading.Thread.start, []
+
+    def refuse(thread: threading.Thread) -> None:
+        if len(started) == allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    expected = load(photos, 0)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    got = load(photos, 4)
+    assert len(started) == allowed
+    assert all(torch.equal(a.images, b.images) for a, b in zip(expected, got, strict=True))
     assert loader_threads() == []
 
 

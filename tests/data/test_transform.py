@@ -317,6 +317,18 @@ def test_less_is_decoded_of_a_large_photo_and_little_is_lost(
     assert (reduced.float() - whole.float()).abs().mean() < most
 
 
+def test_a_grainy_large_photo_differs_from_pillow_by_less_than_half_a_grey_level(
+    tmp_path: Path,
+) -> None:
+    smooth = np.asarray(Image.open(smooth_photo(tmp_path / "s.png", 1600, 1200)), np.float32)
+    grain = np.random.default_rng(0).normal(0, 2.5, (1200, 1600, 1))
+    photo = Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
+    photo.save(tmp_path / "x.jpg", quality=90)
+    square = Image.open(tmp_path / "x.jpg").resize((128, 128), Image.Resampling.BILINEAR)
+    ours = View(128, 128, crop="centre").load(tmp_path / "x.jpg").permute(1, 2, 0).numpy()
+    assert np.abs(ours.astype(np.int16) - np.asarray(square)).mean() <= 0.5
+
+
 def test_a_photo_of_less_than_four_times_the_size_is_decoded_whole(tmp_path: Path) -> None:
     path = smooth_photo(tmp_path / "x.jpg", 300, 255)
     view = View(56, 64, mirror=True, augment=ALL)

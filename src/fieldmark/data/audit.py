@@ -1,25 +1,27 @@
 """Checks on the files themselves, before anything is trained: does each one open as a photo?
 
 What was found is remembered by path, size and time of change, so that a file is decoded once, not
-once a run.
+once a run; so are its content hash, what it looks like and its colour modes, for `twins` and
+`colour`.
 """
 
 import json
 import stat
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from fieldmark import durable
-from fieldmark.data.dataset import Photo, content_hash, listed
-from fieldmark.data.decoding import decode
+from fieldmark.data.colour import is_grey
+from fieldmark.data.dataset import Photo, content_hash
+from fieldmark.data.decoding import decode_whole
 from fieldmark.data.transform import PIXELS_VERSION
+from fieldmark.data.twins import fingerprint, thumbnail
 from fieldmark.errors import DataError
 
-_VERSION = f"1.{PIXELS_VERSION}"  # of what is remembered
+_VERSION = f"2.{PIXELS_VERSION}"  # of what is remembered
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,16 @@ class Audit:
     Attributes:
         findings: Files that can't be read as photos, in the order of the photos given.
         hashes: Content hash of each readable photo, by key.
+        prints: Perceptual fingerprint of each, empty where it has none, by key.
+        modes: Colour modes of each that are unlike a plain photo's, by key.
         seen: Whether any photo was known from an earlier check.
         new: Keys of photos at paths no earlier check saw.
     """
 
     findings: tuple[Finding, ...]
     hashes: Mapping[str, str]
+    prints: Mapping[str, str]
+    modes: Mapping[str, Sequence[str]]
     seen: bool
     new: frozenset[str]
 
@@ -54,6 +60,8 @@ class _Verdict:
     mtime_ns: int
     reason: str | None
     content: str
+    looks: str = ""
+    modes: Sequence[str] = ()
     lasts: bool = True  # False for what may pass, such as a lack of memory
 
 
@@ -89,49 +97,15 @@ def check_photos(
         if stale:
             _remember(remembered, known | verdicts)
     found = [(photo, verdicts[_name(photo)]) for photo in photos]
+    good = {photo.key: verdict for photo, verdict in found if verdict.reason is None}
     return Audit(
         findings=tuple(Finding(p.path, p.key, v.reason) for p, v in found if v.reason is not None),
-        hashes={photo.key: verdict.content for photo, verdict in found if verdict.reason is None},
+        hashes={key: verdict.content for key, verdict in good.items()},
+        prints={key: verdict.looks for key, verdict in good.items()},
+        modes={key: verdict.modes for key, verdict in good.items()},
         seen=any(_name(photo) in known for photo in photos),
         new=frozenset(photo.key for photo in photos if _name(photo) not in known),
     )
-
-
-def twin_notes(
-    parts: Mapping[str, Sequence[Photo]], hashes: Mapping[str, str], class_names: Sequence[str]
-) -> list[str]:
-    """What is to be said of photos that are byte for byte the same.
-
-    Twins in two parts let a score be remembered and not earned; twins in two classes make one of
-    the labels wrong.
-    """
-    copies: dict[str, list[tuple[str, Photo]]] = defaultdict(list)
-    for part, photos in parts.items():
-        for photo in photos:
-            if photo.key in hashes:
-                copies[hashes[photo.key]].append((part, photo))
-    notes: list[str] = []
-    across = [
-        " = ".join(f"{part}: {photo.key}" for part, photo in twins)
-        for twins in copies.values()
-        if len({part for part, _ in twins}) > 1
-    ]
-    if across:
-        notes.append(
-            f"{len(across)} photo(s) are byte for byte in more than one part: "
-            f"{listed(across, between='; ')}"
-        )
-    torn = [
-        " = ".join(f"{photo.key} ({class_names[photo.label]})" for _, photo in twins)
-        for twins in copies.values()
-        if len({photo.label for _, photo in twins}) > 1
-    ]
-    if torn:
-        notes.append(
-            f"{len(torn)} photo(s) are byte for byte in more than one class: "
-            f"{listed(torn, between='; ')}"
-        )
-    return notes
 
 
 def _name(photo: Photo) -> str:
@@ -157,12 +131,16 @@ def _judge(path: Path) -> _Verdict:
     except OSError as error:
         return _Verdict(0, 0, error.strerror or str(error), "", lasts=False)
     try:
-        decode(path)
+        decoded = decode_whole(path)
     except DataError as error:
         reason = str(error).removeprefix(f"`{path}` can't be read as a photo: ").rstrip(".")
         passes = isinstance(error.__cause__, MemoryError) or getattr(error.__cause__, "errno", None)
         return _Verdict(found.st_size, found.st_mtime_ns, reason, content, lasts=not passes)
-    return _Verdict(found.st_size, found.st_mtime_ns, None, content)
+    small = thumbnail(decoded.image)
+    modes = (["grey"] if is_grey(small) else []) + list(decoded.modes)
+    return _Verdict(
+        found.st_size, found.st_mtime_ns, None, content, looks=fingerprint(small), modes=modes
+    )
 
 
 def _recall(path: Path) -> dict[str, _Verdict]:
@@ -178,7 +156,7 @@ def _recall(path: Path) -> dict[str, _Verdict]:
 
 def _remember(path: Path, verdicts: Mapping[str, _Verdict]) -> None:
     files = {
-        name: [verdict.size, verdict.mtime_ns, verdict.reason, verdict.content]
+        name: list(astuple(verdict))[:-1]  # all but `lasts`
         for name, verdict in verdicts.items()
         if verdict.lasts
     }

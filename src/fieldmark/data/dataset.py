@@ -16,7 +16,7 @@ from typing import Self
 from fieldmark.errors import DataError
 
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
 )
 PARTS = ("train", "val", "test")
 _SHOWN = 10

@@ -2,14 +2,15 @@
 
 Plain JPEGs go through libjpeg-turbo by torchvision. Of one so large that it will be shrunk to half
 or less anyway, Pillow has libjpeg decode only the coarse half, quarter or eighth. Everything that
-is no plain JPEG goes through Pillow whole.
+is no plain JPEG goes through Pillow whole, HEIC too where the extra `fieldmark[heic]` is installed.
 """
 
+import importlib
 import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -37,11 +38,25 @@ _ON_ITS_SIDE = range(5, 9)  # EXIF orientations that swap height and width
 Divisor = Callable[[int, int], float]
 
 
+def _heic_decoder() -> Any:
+    """The extra's module, or None where it is not installed."""
+    try:
+        heif = importlib.import_module("pillow_heif")
+    except ImportError:
+        return None
+    heif.options.DECODE_THREADS = 1  # whoever decodes many photos has threads of their own
+    return heif
+
+
+_HEIC = _heic_decoder()
+
+
 class Decoded(NamedTuple):
-    """A photo's pixels, and how much smaller than the photo they are."""
+    """A photo's pixels, how much smaller than the photo they are, and what its file is like."""
 
     image: Tensor  # uint8 (3, H / divisor, W / divisor), rounded up
-    divisor: int
+    divisor: int = 1
+    modes: tuple[str, ...] = ()  # of CMYK, palette, alpha, 16-bit
 
 
 def decode(path: Path) -> Tensor:
@@ -53,7 +68,12 @@ def decode(path: Path) -> Tensor:
     Raises:
         DataError: The file is missing, damaged, no photo, or larger than `MAX_PIXELS`.
     """
-    return decode_reduced(path, lambda _height, _width: 1).image
+    return decode_whole(path).image
+
+
+def decode_whole(path: Path) -> Decoded:
+    """Like `decode`, with the colour modes of the file; raises as it does."""
+    return decode_reduced(path, lambda _height, _width: 1)
 
 
 def decode_reduced(path: Path, most: Divisor) -> Decoded:
@@ -74,8 +94,8 @@ def decode_reduced(path: Path, most: Divisor) -> Decoded:
             if max(most(*size), most(*size[::-1])) >= 2 and (coarse := _decode_coarse(data, most)):
                 return coarse
             if (pixels := _decode_jpeg(data)) is not None:
-                return Decoded(pixels, 1)
-        return Decoded(_decode_any(data), 1)
+                return Decoded(pixels)
+        return _decode_any(data)
     except DataError:  # of `most`
         raise
     except Exception as error:  # for damaged files Pillow's plugins raise nearly anything
@@ -86,7 +106,8 @@ def decoders() -> dict[str, str]:
     """Which program decodes what; part of every key of computed features."""
     pillow = f"Pillow {PIL.__version__}"
     fast = f"torchvision {torchvision.__version__}" if _DECODE_JPEG is not None else pillow
-    return {"jpeg": fast, "jpeg to be halved or less": f"{pillow} draft", "other": pillow}
+    named = {"jpeg": fast, "jpeg to be halved or less": f"{pillow} draft", "other": pillow}
+    return named if _HEIC is None else named | {"heic": f"pillow-heif {_HEIC.__version__}"}
 
 
 def _decode_jpeg(data: bytes) -> Tensor | None:
@@ -128,11 +149,44 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _decode_any(data: bytes) -> Tensor:
+def _decode_any(data: bytes) -> Decoded:
+    if _is_heic(data):
+        return _decode_heic(data)
     with Image.open(io.BytesIO(data)) as opened:
-        if math.prod(opened.size) > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        return _upright(opened)
+        _check_pixels(opened.size)
+        modes = _modes(opened)  # what follows changes them
+        return Decoded(_upright(opened), modes=modes)
+
+
+def _decode_heic(data: bytes) -> Decoded:
+    if _HEIC is None:
+        raise ValueError("it is HEIC, which takes an extra: pip install 'fieldmark[heic]'")
+    opened = _HEIC.open_heif(data)  # reads no pixel yet
+    _check_pixels(opened.size)
+    image: Image.Image = opened.to_pillow()  # of the primary one; turned as the file says
+    return Decoded(_upright(image), modes=_modes(image))
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    if math.prod(size) > MAX_PIXELS:
+        raise Image.DecompressionBombError
+
+
+def _is_heic(data: bytes) -> bool:
+    """Whether a brand of its file type box is one of HEVC's (ISO/IEC 23008-12, annex B.4)."""
+    brands = data[8 : int.from_bytes(data[:4])] if data[4:8] == b"ftyp" else b""
+    return any(brands[at : at + 3] in (b"hei", b"hev") for at in range(0, len(brands), 4))
+
+
+def _modes(image: Image.Image) -> tuple[str, ...]:
+    """What about a file's colours is unlike a plain photo's, grey aside."""
+    held = {
+        "CMYK": image.mode == "CMYK",
+        "palette": image.mode in ("P", "PA"),
+        "alpha": image.has_transparency_data,
+        "16-bit": ";16" in f"{image.mode} {getattr(image, 'tile', '')}",  # 16-bit colour is in tile
+    }
+    return tuple(mode for mode, holds in held.items() if holds)
 
 
 def _upright(image: Image.Image) -> Tensor:
@@ -161,4 +215,4 @@ def _reason(error: Exception) -> str:
         case OSError(strerror=str(text)):
             return text
         case _:
-            return str(error).rstrip(".") or type(error).__name__
+            return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -2,10 +2,15 @@
 
 What a batch holds depends on the photos, the view, the seed and the epoch. It does not depend on
 the number of workers: no worker owns a generator, and batches come in the order asked for.
+
+Worker processes can be killed one by one, need room in /dev/shm for what they hand over, start the
+user's script again on some systems, and hang with a lock that was held when they were forked.
+Threads do none of it. What one raises comes up where its batch is due, as one error that names the
+photo; where the system allows no further thread, the caller loads by itself.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +22,7 @@ from torch import Tensor
 
 from fieldmark.data.dataset import Photo, draw
 from fieldmark.data.transform import View
-from fieldmark.errors import SettingError
+from fieldmark.errors import DataError, FieldmarkError, SettingError
 
 _BATCHES_AHEAD = 2
 
@@ -97,6 +102,7 @@ def load_batches(
     epoch: int,
     workers: int,
     first: int = 0,
+    resized: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> Generator[Batch]:
     """Load batches in the order given, a few ahead of their use.
 
@@ -110,38 +116,75 @@ def load_batches(
         epoch: Each epoch draws its crops anew.
         workers: Threads that load; 0 loads in the caller's own, when asked for the next batch.
         first: How many batches to pass over, where an interrupted epoch goes on.
+        resized: Photos that are decoded and resized already, by key (see `cache`); others are read.
 
     Returns:
         A generator; closing or dropping it ends the threads.
 
     Raises:
-        SettingError: `workers` is negative.
+        SettingError: `workers` is negative, or the view can't use resized photos.
         DataError: While iterating: a photo can't be read.
     """
     if workers < 0:
         raise SettingError(f"`workers` must be at least 0, got {workers}. Use 2.")
 
-    def load(index: int, turn: int) -> Tensor:
-        photo = photos[index]
-        again = f"\0{turn}" if turn else ""
-        return view.load(
-            photo.path, box=photo.box, seed=seed, epoch=epoch, sample=photo.key + again
+    for pixels in islice((resized or {}).values(), 1):
+        _check_resized(pixels.shape, view.uncropped().image_size)
+    source = _Source(photos, view, resized or {}, seed, epoch)
+    groups = islice(_with_turns(batches), first, None)
+    if workers == 0:
+        return (
+            source.collate(indices, map(source.load, indices, turns)) for indices, turns in groups
         )
+    return _load_ahead(source, groups, workers)
 
-    def collate(indices: Sequence[int], images: Iterable[Tensor]) -> Batch:
+
+@dataclass(frozen=True)
+class _Source:
+    """What one epoch's batches are made of; no method changes anything, so threads may share it."""
+
+    photos: Sequence[Photo]
+    view: View
+    resized: Mapping[str, NDArray[np.uint8]]
+    seed: int
+    epoch: int
+
+    def load(self, index: int, turn: int) -> Tensor:
+        photo, view = self.photos[index], self.view
+        sample = photo.key + (f"\0{turn}" if turn else "")
+        seed, epoch = self.seed, self.epoch
+        try:
+            if (pixels := self.resized.get(photo.key)) is not None:
+                return view.crop_resized(pixels, seed=seed, epoch=epoch, sample=sample)
+            return view.load(photo.path, box=photo.box, seed=seed, epoch=epoch, sample=sample)
+        except FieldmarkError:
+            raise
+        except Exception as error:
+            raise _broken(photo, error) from error
+
+    def collate(self, indices: Sequence[int], images: Iterable[Tensor]) -> Batch:
         stacked = np.stack([image.permute(1, 2, 0).numpy() for image in images])  # (B, S, S, 3)
         return Batch(
             images=torch.from_numpy(stacked).permute(0, 3, 1, 2),  # (B, 3, S, S)
-            labels=torch.tensor([photos[i].label for i in indices], dtype=torch.int64),
+            labels=torch.tensor([self.photos[i].label for i in indices], dtype=torch.int64),
             indices=torch.tensor(list(indices), dtype=torch.int64),
         )
 
-    if workers == 0:
-        return (
-            collate(indices, map(load, indices, turns))
-            for indices, turns in islice(_with_turns(batches), first, None)
+
+def _broken(photo: Photo, error: Exception) -> DataError:
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return DataError(
+        f"`{photo.path}` can't be loaded ({what}). The photo is not at fault: memory ran out, or "
+        f"this is a defect of Fieldmark; if it stays, report it."
+    )
+
+
+def _check_resized(shape: tuple[int, ...], side: int) -> None:
+    if shape != (side, side, 3):
+        raise SettingError(
+            f"The view crops from photos resized to {side} x {side}, got {shape}. Make the cache "
+            f"with the same `resize_size`."
         )
-    return _load_ahead(load, collate, islice(_with_turns(batches), first, None), workers)
 
 
 def _with_turns(batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], list[int]]]:
@@ -155,21 +198,27 @@ def _with_turns(batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int
         yield indices, turns
 
 
+def _begin(pool: ThreadPoolExecutor, source: _Source, index: int, turn: int) -> Future[Tensor]:
+    try:
+        return pool.submit(source.load, index, turn)
+    except RuntimeError:  # the system lets no thread start
+        done: Future[Tensor] = Future()
+        done.set_result(source.load(index, turn))
+        return done
+
+
 def _load_ahead(
-    load: Callable[[int, int], Tensor],
-    collate: Callable[[Sequence[int], Iterable[Tensor]], Batch],
-    batches: Iterable[tuple[Sequence[int], list[int]]],
-    workers: int,
+    source: _Source, groups: Iterable[tuple[Sequence[int], list[int]]], workers: int
 ) -> Generator[Batch]:
     def next_batch() -> Batch:
         indices, images = waiting.popleft()
-        return collate(indices, (image.result() for image in images))
+        return source.collate(indices, (image.result() for image in images))
 
     waiting: deque[tuple[Sequence[int], list[Future[Tensor]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fieldmark-loader")
     try:
-        for indices, turns in batches:
-            loading = [pool.submit(load, *each) for each in zip(indices, turns, strict=True)]
+        for indices, turns in groups:
+            loading = [_begin(pool, source, *each) for each in zip(indices, turns, strict=True)]
             waiting.append((indices, loading))
             if len(waiting) > _BATCHES_AHEAD:
                 yield next_batch()

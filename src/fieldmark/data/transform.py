@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -109,6 +110,25 @@ class View:
         """The same view without chance: centre crop, no mirror, nothing changed."""
         return replace(self, crop="centre", mirror=False, augment=NOTHING)
 
+    def uncropped(self) -> Self:
+        """The view of all that this one crops from: the resized photo, unchanged.
+
+        Raises:
+            SettingError: What is resized, or to which size, depends on chance or on the photo.
+        """
+        if not self.resizes_alike:
+            raise SettingError(
+                "Resized photos can be kept only where all are squashed to one size, and crops "
+                "by area and `resize: keep_aspect` are not. Use `resize: squash` without "
+                "`crop_area`, or no cache."
+            )
+        return replace(self.eval(), image_size=self.resize_size)
+
+    @property
+    def resizes_alike(self) -> bool:
+        """Whether chance and a photo's shape have no say in what is resized and how far."""
+        return self.resize == "squash" and not self._crops_by_area
+
     def load(
         self,
         path: Path,
@@ -158,16 +178,23 @@ class View:
         """
         return self._show(image, box, Chance((seed, epoch, sample)))
 
+    def crop_resized(
+        self, pixels: NDArray[np.uint8], *, seed: int = 0, epoch: int = 0, sample: str = ""
+    ) -> Tensor:
+        """What `load` gives, of a photo (R, R, 3) that `uncropped` showed before."""
+        return self._frame(pixels, Chance((seed, epoch, sample)))
+
     def _show(self, image: Tensor, box: Box | None, chance: Chance) -> Tensor:
         part = self._part(image.shape[-2], image.shape[-1], box, chance)
-        height, width = map(int, self._resized(part.height, part.width))
+        size = [int(side) for side in self._resized(part.height, part.width)]
         filter_ = InterpolationMode(self.interpolation)
-        resized = F.resize(
-            _cut(image, part), [height, width], interpolation=filter_, antialias=True
-        )
-        top, left = self._corner(height, width, chance)
+        resized = F.resize(_cut(image, part), size, interpolation=filter_, antialias=True)
+        return self._frame(resized.permute(1, 2, 0).numpy(), chance)
+
+    def _frame(self, pixels: NDArray[np.uint8], chance: Chance) -> Tensor:
+        """Crop, mirror and change what was resized, (H, W, 3)."""
+        top, left = self._corner(pixels.shape[0], pixels.shape[1], chance)
         # NumPy copies in this thread; torch would wake its pool for it, and fight other workers'.
-        pixels = resized.permute(1, 2, 0).numpy()  # (R, R, 3)
         window = pixels[top : top + self.image_size, left : left + self.image_size].copy()
         if self.mirror and chance.below(2, "mirror"):
             window = np.ascontiguousarray(window.view(_PIXEL)[:, ::-1]).view(np.uint8)
