@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
-from fieldmark.cli_study import runs_in
 from fieldmark.errors import RecordError, SettingError
+from fieldmark.questions import runs_in
 from fieldmark.studies.run import RunWriter
 
 NAMES = ["crow", "raven"]

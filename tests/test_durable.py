@@ -1,5 +1,6 @@
 """The disk's door on a real disk; `tests/durable` holds it to every crash on a model of one."""
 
+import contextlib
 import errno
 import json
 import math
@@ -7,15 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
-from fieldmark import durable
-from fieldmark.errors import RecordError, SettingError
+from fieldmark import disk_room, durable
+from fieldmark.errors import DiskError, RecordError, SettingError
 
 
 def test_a_line_is_json_a_tab_the_crc_and_a_newline(tmp_path):
@@ -24,14 +27,15 @@ def test_a_line_is_json_a_tab_the_crc_and_a_newline(tmp_path):
     assert (tmp_path / "j").read_bytes() == body + b"\t%08x\n" % zlib.crc32(body)
 
 
+keys = st.text().filter(lambda key: key != "$float")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text(), json_values, max_size=4))
+@given(st.dictionaries(keys, json_values, max_size=4))
 def test_what_goes_in_comes_out(record):
     line = durable._encode(record)
     assert line.count(b"\n") == 1
@@ -119,6 +123,27 @@ def test_replace_leaves_one_file(tmp_path, sync):
         assert os.listdir(tmp_path) == ["x"]  # noqa: PTH208 - dot files included
 
 
+def test_of_many_that_make_a_new_file_one_wins(tmp_path):
+    durable.replace(tmp_path / "x", b"first", new=True)
+    with pytest.raises(FileExistsError, match="x"):
+        durable.replace(tmp_path / "x", b"second", new=True)
+    assert (tmp_path / "x").read_bytes() == b"first"
+    won = []
+
+    def claim(n: int) -> None:
+        with contextlib.suppress(FileExistsError):
+            durable.replace(tmp_path / "y", b"%d" % n, new=True)
+            won.append(n)
+
+    threads = [threading.Thread(target=claim, args=(n,)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [b"%d" % n for n in won] == [(tmp_path / "y").read_bytes()]
+    assert {path.name for path in tmp_path.iterdir()} == {"x", "y"}
+
+
 def test_a_library_that_fails_half_way_leaves_the_old_file(tmp_path):
     durable.replace(tmp_path / "x", b"old")
 
@@ -150,17 +175,62 @@ def test_only_the_leftovers_of_the_dead_are_swept(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"x", *stays}
 
 
-def test_a_disk_error_names_the_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_in_plain_words(tmp_path, monkeypatch, code):
     def full(file, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(durable._disk, "write", full)
+    said = (
+        r"disk of `.*` is full: `big` did not fit, [\d.,]+ MB are free\. Make room there and go on"
+    )
     for use in (durable.replace, durable.append_text):
-        content = b"x" if use is durable.replace else "x"
-        with pytest.raises(OSError, match=r"No space left on device: '.*big'"):
-            use(tmp_path / "big", content)
-    with pytest.raises(OSError, match=r"No space left on device: '.*big'"):
+        with pytest.raises(DiskError, match=said):
+            use(tmp_path / "big", b"x" if use is durable.replace else "x")
+    with pytest.raises(DiskError, match=said):
         durable.append(tmp_path / "big", {})
+
+
+def test_any_other_disk_error_names_the_file(tmp_path, monkeypatch):
+    def broken(file, content):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(durable._disk, "write", broken)
+    for use in (durable.replace, durable.append_text):
+        with pytest.raises(OSError, match=r"Input/output error: '.*big'"):
+            use(tmp_path / "big", b"x" if use is durable.replace else "x")
+
+
+def test_a_folder_there_is_no_room_for_is_named(tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(durable._disk, "mkdir", full)
+    with pytest.raises(DiskError, match=r"is full: `new` did not fit"):
+        durable.make_folder(tmp_path / "new")
+
+
+def test_a_library_that_says_so_itself_is_understood(tmp_path):
+    def write() -> None:
+        with durable.replacing(tmp_path / "x"):
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(DiskError, match=r"is full: `x` did not fit"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_file_is_not_begun_where_it_has_no_room(tmp_path, monkeypatch):
+    durable.replace(tmp_path / "x", b"old")
+    size = 3_000_000
+    monkeypatch.setattr(disk_room, "free_bytes", lambda folder: size + disk_room.RESERVE - 1)
+    said = r"`x` needs 3 MB and 16 MB in reserve, 19\.0 MB are free\. Make room there"
+    with pytest.raises(DiskError, match=said):
+        durable.replace(tmp_path / "x", bytes(size))
+    durable.replace(tmp_path / "y", bytes(size - 1))
+    durable.replace(tmp_path / "z", b"a record")
+    assert sorted(os.listdir(tmp_path)) == ["x", "y", "z"]  # noqa: PTH208 - dot files included
+    assert (tmp_path / "x").read_bytes() == b"old"
 
 
 def test_make_folder_makes_parents_and_may_be_repeated(tmp_path):

@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_study import study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
-from fieldmark.terminal import Format
+from fieldmark.terminal import Format, console, example
 
 if TYPE_CHECKING:
     from fieldmark.recipe import Recipe
@@ -26,12 +27,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-console = Console()
-
-
-def example(command: str) -> str:
-    """The last line of a command's help, to be copied."""
-    return f"Example: [cyan]{command}[/cyan]"
 
 
 @app.callback()
@@ -132,6 +127,14 @@ def evaluate(
     listing(console, [row | (shown if how == "table" else found)], title="Evaluation", how=how)
 
 
+app.add_typer(
+    study_app,
+    name="study",
+    rich_help_panel=TUNE,
+    help="Ask a tuning question: a grid for the price of one pass over the photos.",
+)
+
+
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))
 def compare(
     a: Annotated[Path, typer.Argument(help="A run, or a folder of one recipe's runs.")],
@@ -143,7 +146,7 @@ def compare(
     how: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
     """Say whether one run is really better than another, photo by photo."""
-    from fieldmark.cli_study import compare as compare_runs
+    from fieldmark.questions import compare as compare_runs
 
     compare_runs(console, a, b, split, care, how)
 

@@ -1,71 +1,48 @@
-"""Commands that ask whether a difference is real; part of `cli`."""
+"""The commands `fieldmark study ...`; part of `cli`."""
 
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
-from fieldmark.errors import RecordError, SettingError
-from fieldmark.studies.answers import read_answers
-from fieldmark.studies.compare import changed_classes
-from fieldmark.studies.compare import compare as judge
-from fieldmark.studies.run import MANIFEST
-from fieldmark.terminal import Format, listing
+from fieldmark.terminal import Format, console, example
 
-PREFERRED = ("out_of_fold", "val", "test")
-MOST_CLASSES = 8
+study_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+
+StudyName = Annotated[str, typer.Argument(help="A study file, or a shipped study's name.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set.")
+]
+StudyFolder = Annotated[Path | None, typer.Option("--out", help="The study's folder.")]
 
 
-def compare(
-    console: Console, a: Path, b: Path, split: str | None, care: float, how: Format
+@study_app.command("plan", epilog=example("fieldmark study plan weight-decay data.folder=photos"))
+def study_plan(name: StudyName, overrides: Overrides = None, out: StudyFolder = None) -> None:
+    """Say what a study comes to, before anything runs."""
+    from fieldmark.questions import plan
+
+    plan(console, name, overrides or [], out)
+
+
+@study_app.command("run", epilog=example("fieldmark study run weight-decay data.folder=photos"))
+def study_run(
+    name: StudyName,
+    overrides: Overrides = None,
+    out: StudyFolder = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the cores.")] = 1,
 ) -> None:
-    """Print the verdict on two runs, or on two folders of one recipe's runs."""
-    if not 0 < care < 100:
-        raise SettingError(f"--care is in points, between 0 and 100, got {care:g}. Use 1.")
-    sides = [runs_in(a), runs_in(b)]
-    split = split or _shared_split([run for side in sides for run in side])
-    of_a, of_b = (read_answers(side, split) for side in sides)
-    verdict = judge(of_a, of_b, care=care / 100)
-    if how == "table":
-        names = [f"{path.name} ({of.top1:.1%})" for path, of in ((a, of_a), (b, of_b))]
-        console.print(f"On {split}: {verdict.describe(*names)}", highlight=False, soft_wrap=True)
-        changed = changed_classes(of_a, of_b)[:MOST_CLASSES] if of_a.classes is not None else []
-        rows: list[dict[str, object]] = [
-            {
-                "class": change.name,
-                "photos": change.photos,
-                f"right by {a.name}": f"{change.right_a:.1f}",
-                f"right by {b.name}": f"{change.right_b:.1f}",
-            }
-            for change in changed
-        ]
-        if rows:
-            listing(console, rows, title="Classes that changed most (no verdicts)", how=how)
-        return
-    row: dict[str, object] = {"a": str(a), "b": str(b), "split": split, "answer": verdict.answer}
-    numbers = ("difference", "low", "high", "p", "about", "photos", "care")
-    listing(console, [row | {name: getattr(verdict, name) for name in numbers}], title="", how=how)
+    """Run what a study lacks, and say what it found."""
+    from fieldmark.questions import run
+
+    run(console, name, overrides or [], out, workers)
 
 
-def runs_in(folder: Path) -> list[Path]:
-    """The run in a folder, or the runs that lie in it: seeds of one recipe.
+@study_app.command("show", epilog=example("fieldmark study show studies/weight-decay"))
+def study_show(
+    folder: Annotated[Path, typer.Argument(help="A study's folder.")],
+    how: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
+) -> None:
+    """Show a study's table, heat map and verdicts."""
+    from fieldmark.questions import show_study
 
-    Raises:
-        RecordError: there is none.
-    """
-    if (folder / MANIFEST).is_file():
-        return [folder]
-    found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-    if not found:
-        raise RecordError(
-            f"`{folder}` is no run and holds none. Name a folder that `fieldmark train` made."
-        )
-    return found
-
-
-def _shared_split(runs: list[Path]) -> str:
-    for split in PREFERRED:
-        if all((run / "predictions" / f"{split}.parquet").is_file() for run in runs):
-            return split
-    raise RecordError(
-        "These runs hold no predictions of a split they share. Run `fieldmark eval` on each."
-    )
+    show_study(console, folder, how)

@@ -9,6 +9,9 @@ What returned is on the disk: it outlives a kill, a crash and a power cut.
   it: a reader sees the old file or the new one, never a mix. What a killed process leaves behind
   is harmless, and swept by the next replacement of the same name.
 
+A disk without room is a ``DiskError`` that says where and how much, before a large file is begun
+where its size is known; what was there stays whole, so that the work can go on later.
+
 Lines are strict JSON: NaN and the infinities, which JSON lacks, are written as
 ``{"$float": "nan"}`` and read back as floats. Every primitive goes through ``_disk``, so that a
 test can stop the world before any of them, or put another disk in its place.
@@ -28,6 +31,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+from fieldmark.disk_room import check_room, naming
 from fieldmark.errors import RecordError, SettingError
 
 if sys.platform != "win32":
@@ -96,6 +100,9 @@ class _Disk:
     def rename(self, source: Path, target: Path) -> None:
         source.replace(target)
 
+    def link(self, source: Path, target: Path) -> None:
+        target.hardlink_to(source)
+
     def unlink(self, path: Path) -> None:
         path.unlink()
 
@@ -150,7 +157,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._file: int | None = None
-        file = _disk.open(self.path, new=False)
+        with naming(self.path):
+            file = _disk.open(self.path, new=False)
         try:
             _disk.lock(file)
             content = _disk.read(self.path)
@@ -175,14 +183,14 @@ class Journal:
         """Add one record; once this returns, it is on the disk.
 
         Raises:
-            OSError: the disk refused; the record is not in the journal, and the next append tries
-                again from the last good line.
+            OSError: the disk refused, as a `DiskError` where it is full; the record is not in the
+                journal, and the next append tries again from the last good line.
             SettingError: the record holds something JSON has no word for.
         """
         line = _encode(record)
         if self._file is None:
             raise RecordError(f"The journal `{self.path}` is closed. Open it again to append.")
-        with _naming(self.path):
+        with naming(self.path):
             self._cut_torn_tail(self._file)
             self._torn = True
             _disk.write(self._file, line)
@@ -212,35 +220,36 @@ class Journal:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+def replacing(path: Path, *, size: int = 0, sync: bool = True, new: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to; on a clean exit it becomes `path` in one step.
 
-    Without `sync` a power cut may empty the file: only for what can be made again, as in a cache.
+    There must be room for `size` bytes first, or it is a `DiskError`. Without `sync` a power cut
+    may empty the file: only for what can be made again, as in a cache. If `new`, a file already
+    there stays and FileExistsError is raised: of many that try, one wins.
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}-{next(_counter)}.tmp"
     _in_flight.add(temporary.name)
     try:
-        with _naming(path):
+        with naming(path):
             if sync:
                 _sweep(path)
+            check_room(path, size)
             yield temporary
             if sync:
                 _disk.fsync_path(temporary)
-            _disk.rename(temporary, path)
+            (_disk.link if new else _disk.rename)(temporary, path)
             if sync:
                 _disk.fsync_path(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            _disk.unlink(temporary)
-        raise
     finally:
         _in_flight.discard(temporary.name)
+        with contextlib.suppress(OSError):
+            _disk.unlink(temporary)  # gone already where it was renamed
 
 
-def replace(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Make `path` hold `content`, or leave it as it was; `sync` as for `replacing`."""
-    with replacing(path, sync=sync) as temporary:
+def replace(path: Path, content: bytes, *, sync: bool = True, new: bool = False) -> None:
+    """Make `path` hold `content`, or leave it as it was; `sync` and `new` as for `replacing`."""
+    with replacing(path, size=len(content), sync=sync, new=new) as temporary:
         file = _disk.open(temporary, new=True)
         try:
             _disk.write(file, content)
@@ -250,12 +259,12 @@ def replace(path: Path, content: bytes, *, sync: bool = True) -> None:
 
 def append_text(path: Path, text: str) -> None:
     """Add lines to a text for people, such as a log: no checksum, and no waiting for the disk."""
-    file = _disk.open(Path(path), new=False)
-    try:
-        with _naming(path):
+    with naming(Path(path)):
+        file = _disk.open(Path(path), new=False)
+        try:
             _disk.write(file, text.encode(errors="backslashreplace"))
-    finally:
-        _disk.close(file)
+        finally:
+            _disk.close(file)
 
 
 def is_temporary(name: str) -> bool:
@@ -270,8 +279,9 @@ def make_folder(path: Path) -> None:
     deepest = missing[-1].parent if missing else path
     _disk.fsync_path(deepest.parent)  # it may be a killed process's, made but not yet synced
     for folder in reversed(missing):
-        _disk.mkdir(folder)
-        _disk.fsync_path(folder.parent)
+        with naming(folder):
+            _disk.mkdir(folder)
+            _disk.fsync_path(folder.parent)
 
 
 def _whole_lines(path: Path, content: bytes) -> list[bytes]:
@@ -312,17 +322,6 @@ def _plain(value: JSON) -> JSON:
 
 def _revive(item: dict[str, Any]) -> Any:
     return float(item[_FLOAT]) if item.keys() == {_FLOAT} else item
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the path into an OSError that came from a bare file descriptor."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 def _sweep(path: Path) -> None:

@@ -6,7 +6,8 @@
     ├── DataError
     ├── WeightsError
     ├── TrainingError
-    └── RecordError
+    ├── RecordError
+    └── DiskError           (also an OSError)
 
 The command line prints the message of any of these in place of a traceback, so a message says
 what was given, what is allowed and what to do next.
@@ -39,3 +40,7 @@ class TrainingError(FieldmarkError):
 
 class RecordError(FieldmarkError):
     """A file Fieldmark wrote is damaged, or a folder is not what its name says."""
+
+
+class DiskError(FieldmarkError, OSError):
+    """The disk has no room for what is to be written."""

@@ -65,7 +65,8 @@ class _Head:
     ) -> None:
         """Note what the head says of photos after a step; of the last step, every logit."""
         labels = np.array([photos[position].label for position in positions])
-        losses = -log_softmax(logits)[np.arange(len(labels)), labels]
+        with np.errstate(all="ignore"):  # of a head that diverged, which is told at the end
+            losses = -log_softmax(logits)[np.arange(len(labels)), labels]
         right = float((logits.argmax(1) == labels).sum())
         seen = np.array([len(labels), losses.sum(), right])
         self.curve.setdefault(step, {}).setdefault(split, []).append(seen)

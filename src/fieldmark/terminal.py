@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "json", "csv"]
 
+console = Console()
+
+
+def example(command: str) -> str:
+    """The last line of a command's help, to be copied."""
+    return f"Example: [cyan]{command}[/cyan]"
+
 
 class Screen:
     """Tells of a training with a bar for each of its parts; use as a context manager."""

@@ -172,6 +172,12 @@ class MemoryDisk:
         self.step("rename")
         self.change({source: None, target: self.entries[source]})
 
+    def link(self, source: Path, target: Path) -> None:
+        self.step("link")
+        if target in self.entries:
+            raise FileExistsError(errno.EEXIST, "File exists", str(target))
+        self.change({target: self.entries[source]})
+
     def unlink(self, path: Path) -> None:
         if path not in self.entries:
             raise FileNotFoundError(errno.ENOENT, "No such file", str(path))

@@ -108,6 +108,34 @@ def test_a_replaced_file_is_old_or_new_after_every_double_crash(world):
     assert len(complaints) > 300
 
 
+# A file that only the first may make.
+
+
+def claim(told) -> None:
+    durable.make_folder(MANIFEST.parent)
+    number = told.attempt()
+    try:
+        durable.replace(MANIFEST, VERSIONS[number], new=True)
+        told.promise(number)
+    except FileExistsError:
+        told.tried = told.tried[:-1]
+
+
+def judge_claimed(disk, told) -> str | None:
+    if MANIFEST not in disk.entries:
+        return f"claim {told.safe} lost" if told.safe else None
+    content = disk.read(MANIFEST)
+    if content not in [VERSIONS[number] for number in told.safe or told.tried]:
+        return f"{content!r} found, {told.safe} promised"
+    return None
+
+
+def test_a_claimed_file_is_whole_and_stays_the_first_ones(world):
+    complaints = list(world.explore(claim, judge_claimed))
+    assert not any(complaints)
+    assert len(complaints) > 30
+
+
 # Planted bugs: each must be found, or the checker is broken.
 
 

@@ -1,18 +1,34 @@
-"""Recipes that come with Fieldmark: each states its command, result, spread, time and hardware."""
+"""Recipes and studies that come with Fieldmark.
+
+A recipe states its command, result, spread, time and hardware; a study is a tuning question.
+"""
 
 import difflib
+import io
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from fieldmark import checked_yaml
 from fieldmark.errors import RecipeError
 from fieldmark.recipe import Recipe, load_recipe
+from fieldmark.studies.design import Design
 
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes, sorted."""
-    folder = resources.files(__name__) / "recipes"
+    return _names("recipes")
+
+
+def study_names() -> list[str]:
+    """Names of the shipped studies, sorted."""
+    return _names("studies")
+
+
+def _names(kind: str) -> list[str]:
+    folder = resources.files(__name__) / kind
     return sorted(
         entry.name.removesuffix(".yaml")
         for entry in folder.iterdir()
@@ -26,15 +42,60 @@ def recipe_text(name: str) -> str:
     Raises:
         RecipeError: there is none of this name; says which there are.
     """
-    names = recipe_names()
+    return _text("recipes", "recipe", name)
+
+
+def study_text(name: str) -> str:
+    """The YAML text of a shipped study, or of the file `name`.
+
+    Raises:
+        RecipeError: there is none of this name; says which there are.
+    """
+    if Path(name).is_file():
+        return Path(name).read_text(encoding="utf-8")
+    return _text("studies", "study", name)
+
+
+def base_text(name: str) -> str:
+    """The YAML text of a study's base: a recipe's name or file, or up to a stage as `NAME@STAGE`.
+
+    Raises:
+        RecipeError: there is no such recipe or stage.
+    """
+    recipe, _, stage = name.partition("@")
+    path = Path(recipe)
+    text = path.read_text(encoding="utf-8") if path.is_file() else recipe_text(recipe)
+    if not stage:
+        return text
+    content = YAML(typ="rt").load(text)
+    names = [each.get("name") for each in content.get("stages", [])]
+    if stage not in names:
+        raise RecipeError(f"There is no stage {stage!r} in {recipe}; stages: {', '.join(names)}.")
+    del content["stages"][names.index(stage) + 1 :]
+    stream = io.StringIO()
+    YAML(typ="rt").dump(content, stream)
+    return stream.getvalue()
+
+
+def find_design(name: str, overrides: Sequence[str] = ()) -> Design:
+    """The study in the file `name`, or the shipped one, checked with every recipe it makes.
+
+    Raises:
+        RecipeError: there is none, or it lists every mistake.
+    """
+    return Design.read(study_text(name), base_text, overrides, name=f"study {name}")
+
+
+def _text(kind: str, one: str, name: str) -> str:
+    names = _names(kind)
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise RecipeError(
-            f"There is neither a file nor a shipped recipe {name}.{hint} "
+            f"There is neither a file nor a shipped {one} {name}.{hint} "
             f"Shipped: {', '.join(names)}."
         )
-    return (resources.files(__name__) / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    return (resources.files(__name__) / kind / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def find_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

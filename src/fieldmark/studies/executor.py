@@ -1,0 +1,286 @@
+"""Who runs a study's trials: this process, or several on this machine.
+
+All workers are alike and none leads. Each takes a group of runs under a lease, hands it to
+`run_trials`, records what comes, and takes the next, until nothing is left; several machines that
+share a disk may do so at once. What passes between a worker and its parent is news, not truth.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Protocol, cast
+
+from fieldmark import machine
+from fieldmark.errors import SettingError, TrainingError
+from fieldmark.studies.lease import LAPSE, Lease, Leases
+from fieldmark.studies.results import Result, Slot
+from fieldmark.studies.study import LEASES, Group, Study
+from fieldmark.studies.trial import Outcome, RunTrials, Trial
+
+PROPOSALS = "proposals"  # the lease of whoever asks the sampler
+MOST_LOST = 5  # workers in a row that a group may cost without a result
+
+
+class Executor(Protocol):
+    """What runs a study."""
+
+    def run(self, study: Study) -> Iterator[Result]:
+        """Run what has no result yet, and yield each result once it is recorded."""
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Workers on this machine: one in this process, or several in processes of their own.
+
+    Attributes:
+        run_trials: Import path `module:function` of a `RunTrials`.
+        workers: How many; they share the cores between them.
+        lapse: Seconds without a heartbeat after which another's lease is taken over.
+    """
+
+    run_trials: str
+    workers: int = 1
+    lapse: float = LAPSE
+
+    def __post_init__(self) -> None:
+        """Refuse what can't run.
+
+        Raises:
+            SettingError: fewer than one worker, or no such function.
+        """
+        if self.workers < 1:
+            raise SettingError(f"`workers` must be 1 or more, got {self.workers}.")
+        module, colon, name = self.run_trials.partition(":")
+        if not (module and colon and name) or not _is_there(module):
+            raise SettingError(
+                f"`run_trials` is an import path such as `fieldmark.trials:run_trials`, "
+                f"got {self.run_trials!r}."
+            )
+
+    def run(self, study: Study) -> Iterator[Result]:
+        """See `Executor`."""
+        if self.workers == 1:
+            yield from work(study, load(self.run_trials), self.lapse)
+        else:
+            yield from _Crew(study, self).run()
+
+
+def _is_there(module: str) -> bool:
+    with contextlib.suppress(ModuleNotFoundError):  # its package is not there
+        return importlib.util.find_spec(module) is not None
+    return False
+
+
+def load(path: str) -> RunTrials:
+    """The function at an import path `module:function`."""
+    module, _, name = path.partition(":")
+    return cast("RunTrials", getattr(importlib.import_module(module), name))
+
+
+def work(study: Study, run_trials: RunTrials, lapse: float = LAPSE) -> Iterator[Result]:
+    """Run groups under leases until every slot has a result, or the budget is used up.
+
+    Yields:
+        the results that this worker recorded.
+    """
+    owner = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+    leases = Leases(study.folder / LEASES, owner, lapse=lapse)
+    while True:
+        study.results()  # of others, for the budget
+        waits = False
+        for group in study.groups():
+            if study.is_out_of_time:
+                return
+            if not study.missing(group):
+                continue
+            lease = leases.take(group.key)
+            if lease is None:
+                waits = True
+                continue
+            with lease:
+                yield from _run_group(study, group, lease, run_trials)
+        study.read_again()
+        if not waits and study.plan().is_done:
+            return
+        lease = None if waits else leases.take(PROPOSALS)
+        if lease is None:
+            time.sleep(min(1.0, lapse / 10))
+            continue
+        with lease:
+            study.extend()
+
+
+def _run_group(study: Study, group: Group, lease: Lease, run_trials: RunTrials) -> Iterator[Result]:
+    """Run what a group lacks, and record each outcome, as long as the lease is held."""
+    records = study.records
+    missing = study.missing(group)
+    records.fence_off(missing, lease)
+    missing = study.missing(group)  # a lost holder may have been faster
+    lost = records.lost_in_a_row(group.slots, lease)
+    if lost >= MOST_LOST:
+        reason = (
+            f"{lost} workers in a row were lost at these trials before any had a result. "
+            "Look for what ends a process: memory, most of all."
+        )
+        outcomes = _all_failed(study, missing, lease, reason)
+    else:
+        outcomes = _outcomes(study, missing, lease, run_trials)
+    for slot, outcome in outcomes:
+        result = records.record(slot, lease, outcome)
+        if result is None:
+            return
+        yield result
+
+
+def _outcomes(
+    study: Study, slots: Sequence[Slot], lease: Lease, run_trials: RunTrials, suffix: str = ""
+) -> Iterator[tuple[Slot, Outcome]]:
+    """One outcome a slot, whatever `run_trials` does: raise, or forget a trial.
+
+    Where it raises, each trial left is tried by itself, so that one can't fail the others.
+    """
+    trials = [study.records.trial(slot, lease, suffix) for slot in slots]
+    left = {trial.folder: slot for trial, slot in zip(trials, slots, strict=True)}
+    given = _ask(run_trials, trials)
+    reason = "It was given no outcome."
+    while left:
+        try:
+            outcome = next(given)
+        except StopIteration:
+            break
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if len(trials) > 1:
+                for slot in left.values():
+                    yield from _outcomes(study, [slot], lease, run_trials, ".alone")
+                return
+            break
+        if outcome.folder in left:
+            yield left.pop(outcome.folder), outcome
+    yield from _all_failed(study, list(left.values()), lease, reason, suffix)
+
+
+def _ask(run_trials: RunTrials, trials: Sequence[Trial]) -> Iterator[Outcome]:
+    yield from run_trials(trials) if trials else ()
+
+
+def _all_failed(
+    study: Study, slots: Sequence[Slot], lease: Lease, reason: str, suffix: str = ""
+) -> Iterator[tuple[Slot, Outcome]]:
+    for slot in slots:
+        folder = study.records.trial(slot, lease, suffix).folder
+        yield slot, Outcome(folder, "failed", reason=reason)
+
+
+class _Crew:
+    """Worker processes and what is heard from them; the dead are replaced."""
+
+    def __init__(self, study: Study, executor: LocalExecutor) -> None:
+        self.study = study
+        self.executor = executor
+        self.working: dict[BaseProcess, Connection] = {}
+
+    def run(self) -> Iterator[Result]:
+        told = set(self.study.results())
+        try:
+            for number in range(self.executor.workers):
+                self._start(number)
+            for result in self._heard():
+                if (result.cell, result.seed) not in told:
+                    told.add((result.cell, result.seed))
+                    yield result
+        finally:
+            for process in self.working:
+                process.terminate()
+            for process in self.working:
+                process.join()
+        self.study.read_again()
+        for key, result in self.study.results().items():
+            if key not in told:  # its worker was killed before it could tell
+                yield result
+
+    def _heard(self) -> Iterator[Result]:
+        """What workers tell, until all of them have ended well."""
+        barren = 0
+        while self.working:
+            ready = wait([*self.working.values(), *(p.sentinel for p in self.working)])
+            for process, pipe in list(self.working.items()):
+                if pipe in ready:
+                    with contextlib.suppress(EOFError, OSError):  # it was killed in mid-sentence
+                        yield pipe.recv()
+                        barren = 0
+                        continue
+                if process.exitcode is None:
+                    continue
+                yield from _rest(pipe)
+                self._end(process)
+                if process.exitcode < 0:
+                    barren += 1
+                    self._check(barren)
+                    self._start(int(process.name))
+
+    def _check(self, barren: int) -> None:
+        """Give up where workers die before they do anything at all."""
+        if barren > 2 * (MOST_LOST + 1) * self.executor.workers:
+            raise TrainingError(
+                f"{barren} worker processes in a row were killed before any had a result. "
+                "Look for what ends them: memory, most of all."
+            )
+
+    def _start(self, number: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        reader, writer = spawn.Pipe(duplex=False)
+        process = spawn.Process(
+            target=_worker,
+            args=(self.study.folder, self.executor, number, writer),
+            name=str(number),
+        )
+        process.start()
+        writer.close()
+        self.working[process] = reader
+
+    def _end(self, process: BaseProcess) -> None:
+        process.join()
+        self.working.pop(process).close()
+        if process.exitcode and process.exitcode > 0:
+            raise TrainingError(
+                f"A worker of `{self.study.folder}` ended with exit code {process.exitcode}; "
+                "what it said stands above. Mend it and run the study again."
+            )
+
+
+def _rest(pipe: Connection) -> Iterator[Result]:
+    """What a worker that has ended told before."""
+    with contextlib.suppress(EOFError, OSError):
+        while pipe.poll():
+            yield pipe.recv()
+
+
+def _worker(folder: Path, executor: LocalExecutor, number: int, pipe: Connection) -> None:
+    """A worker process: asked to stop, or without a parent, it lets go of its lease and ends."""
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: sys.exit(0))
+    _take_share_of_cores(number, executor.workers)
+    parent = multiprocessing.parent_process()
+    for result in work(Study.open(folder), load(executor.run_trials), executor.lapse):
+        with contextlib.suppress(OSError):
+            pipe.send(result)
+        if parent is None or not parent.is_alive():
+            return
+
+
+def _take_share_of_cores(number: int, workers: int) -> None:
+    """Keep to every n-th core, which is what `machine.cores` then counts."""
+    if hasattr(os, "sched_setaffinity") and machine.cores() >= workers:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[number::workers])

@@ -1,0 +1,280 @@
+"""A study on disk: what is asked, which cells that makes, and what came of each.
+
+::
+
+    journal.jsonl                        journal: designs as they were asked, points as proposed
+    study.yaml, base.yaml                the newest design's files, for people
+    leases/<group>/<token>.json          who works on what; see `studies.lease`
+    cells/<hash>/seed-<n>.<token>        runs, each in a folder of its own
+    cells/<hash>/seed-<n>.<token>.json   what came of each; see `studies.results`
+
+States are derived from these and kept nowhere else: run again, and what has no result is run.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fieldmark import durable
+from fieldmark.errors import RecordError, SettingError
+from fieldmark.studies.design import Cell, Design
+from fieldmark.studies.lease import holder_of
+from fieldmark.studies.results import Result, Results, Slot
+from fieldmark.studies.sampler import Point, proposed
+
+JOURNAL = "journal.jsonl"
+LEASES = "leases"
+State = Literal["waiting", "running", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Slots that share one pass over the photos, and so one lease."""
+
+    key: str
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study comes to, as far as it is known before it runs.
+
+    Attributes:
+        points: Combinations of settings.
+        cells: Different recipes among them, within the budget.
+        duplicates: Points that come to the recipe of an earlier one.
+        over_budget: Cells left out.
+        runs: Cells times seeds.
+        done: Runs that have a result.
+        groups: The other runs; those of a group share one pass through a frozen backbone, and a
+            run that trains its backbone is a group of its own.
+        later: Points still to be proposed, at most.
+    """
+
+    points: int
+    cells: int
+    duplicates: int
+    over_budget: int
+    runs: int
+    done: int
+    groups: tuple[Group, ...]
+    later: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to run or to propose."""
+        return not self.groups and not self.later
+
+    @property
+    def passes(self) -> int:
+        """Times that the photos, or the trainings on them, begin anew."""
+        return len(self.groups)
+
+    @property
+    def passes_saved(self) -> int:
+        """How many more it would be if each run were made by itself."""
+        return self.runs - self.done - len(self.groups)
+
+
+class Study:
+    """A study's folder; make it with `create` or `open`.
+
+    Raises:
+        RecordError: the folder is no study.
+    """
+
+    design: Design
+    records: Results
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / JOURNAL).is_file():
+            raise RecordError(
+                f"`{self.folder}` is no study, it lacks `{JOURNAL}`. "
+                "Name a folder that `fieldmark study run` made."
+            )
+        self.read_again()
+
+    @classmethod
+    def create(cls, folder: Path, design: Design) -> "Study":
+        """Begin a study, or go on with it; a changed design keeps the results that still belong.
+
+        Raises:
+            SettingError: the folder holds something else.
+        """
+        folder = Path(folder)
+        known = cls(folder) if (folder / JOURNAL).is_file() else None
+        if known is None and folder.is_dir() and not _was_only_begun(folder):
+            raise SettingError(f"`{folder}` is not empty, and holds no study. Name another folder.")
+        if known is not None and known.design.texts == design.texts:
+            return known
+        text, base, overrides = design.texts
+        expect = design.file.expect
+        record: dict[str, durable.JSON] = {
+            "event": "design",
+            "study": text,
+            "base": base,
+            "overrides": overrides,
+            "expect": expect.model_dump(mode="json") if expect else None,
+            "results_before": len(known.results()) if known else 0,
+            "time": durable.now(),
+        }
+        durable.make_folder(folder)
+        durable.replace(folder / "study.yaml", text.encode())
+        durable.replace(folder / "base.yaml", base.encode())
+        durable.append(folder / JOURNAL, record)
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Study":
+        """A study that was begun."""
+        return cls(folder)
+
+    def read_again(self) -> None:
+        """Read the journal: others may have proposed points."""
+        self._journal = durable.read(self.folder / JOURNAL)
+        designs = [record for record in self._journal if record["event"] == "design"]
+        if not designs:
+            raise RecordError(f"`{self.folder / JOURNAL}` holds no design. Remove the folder.")
+        newest = designs[-1]
+        text, base, overrides = newest["study"], newest["base"], tuple(newest["overrides"])
+        if not hasattr(self, "design") or self.design.texts != (text, base, overrides):
+            name = str(self.folder / "study.yaml")
+            self.design = Design.read(text, lambda _: str(base), overrides, name=name)
+            self.records = Results(self.folder, self.design.metric)
+        self._cells = self.design.cells(self.points())
+
+    @property
+    def results_before_expecting(self) -> int:
+        """How many results there were when what is expected now was first written down."""
+        designs = [record for record in self._journal if record["event"] == "design"]
+        now = designs[-1]["expect"]
+        return next(int(d["results_before"]) for d in designs if d["expect"] == now)
+
+    def points(self) -> list[Point]:
+        """Every point asked for so far: the design's own, and those proposed."""
+        return [*self.design.points(), *(point for batch in self._batches() for point in batch)]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells known so far, within the budget."""
+        return self._cells[: self.design.file.budget.cells]
+
+    def slots_of(self, cell: Cell) -> list[Slot]:
+        """The cell with every seed."""
+        return [Slot(cell, cell.recipe.seed + n) for n in range(self.design.file.seeds)]
+
+    def slots(self) -> list[Slot]:
+        """Every cell with every seed."""
+        return [slot for cell in self.cells for slot in self.slots_of(cell)]
+
+    def groups(self) -> list[Group]:
+        """The slots by what they share, in their order."""
+        shared: dict[str, list[Slot]] = defaultdict(list)
+        for slot in self.slots():
+            shared[slot.recipe.group_key()[:12]].append(slot)
+        return [Group(key, tuple(slots)) for key, slots in shared.items()]
+
+    def missing(self, group: Group) -> list[Slot]:
+        """The group's slots that have no result."""
+        return [slot for slot in group.slots if self.records.of(slot) is None]
+
+    def results(self) -> dict[tuple[str, int], Result]:
+        """What came of every slot that has come to something, by cell and seed."""
+        found = ((slot.key, self.records.of(slot)) for slot in self.slots())
+        return {key: result for key, result in found if result}
+
+    def states(self) -> dict[tuple[str, int], State]:
+        """How each slot is; one whose worker was killed is `running` until it is taken over."""
+        states: dict[tuple[str, int], State] = {}
+        for group in self.groups():
+            held = holder_of(self.folder / LEASES, group.key)
+            for slot in group.slots:
+                result = self.records.of(slot)
+                states[slot.key] = result.status if result else "running" if held else "waiting"
+        return states
+
+    def plan(self) -> Plan:
+        """What it comes to, as far as it is known."""
+        points, slots = self.points(), self.slots()
+        left = [Group(group.key, tuple(self.missing(group))) for group in self.groups()]
+        return Plan(
+            points=len(points),
+            cells=len(self.cells),
+            duplicates=len(points) - len(self._cells),
+            over_budget=len(self._cells) - len(self.cells),
+            runs=len(slots),
+            done=len(slots) - sum(len(group.slots) for group in left),
+            groups=tuple(group for group in left if group.slots),
+            later=self._later(),
+        )
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the budget's minutes are used up, by the results found so far."""
+        minutes = self.design.file.budget.minutes
+        return minutes is not None and self.records.seconds >= 60 * minutes
+
+    def objective(self, cell: Cell) -> float | None:
+        """The mean over the cell's finished seeds; None where there are none."""
+        found = [self.records.of(slot) for slot in self.slots_of(cell)]
+        values = [r.metrics[self.design.metric] for r in found if r and r.status == "finished"]
+        return math.fsum(values) / len(values) if values else None
+
+    def extend(self) -> None:
+        """Have the sampler propose points, where all known ones have results and more are wanted.
+
+        Should two workers do so at once, the points of the first count.
+        """
+        self.read_again()
+        plan = self.plan()
+        if plan.groups or not plan.later:
+            return
+        record: dict[str, durable.JSON] = {
+            "event": "proposed",
+            "search": self.design.search_key,
+            "batch": len(self._batches()),
+            "points": list(self._next_points()),
+            "time": durable.now(),
+        }
+        durable.append(self.folder / JOURNAL, record)
+        self.read_again()
+
+    def _later(self) -> int:
+        """How many points may still be proposed."""
+        most = self.design.file.budget.cells
+        if not self.design.is_adaptive or (most and len(self._cells) >= most):
+            return 0
+        asked = len(self.design.grid()) * self.design.file.search.trials
+        return max(0, asked - len(self.points()))
+
+    def _next_points(self) -> Iterator[dict[str, Any]]:
+        spaces, search = self.design.spaces, self.design.file.search
+        tried = [(point, self.objective(cell)) for cell in self._cells for point in cell.points]
+        for place in self.design.grid():
+            seen = [
+                ({name: point[name] for name in spaces}, value)
+                for point, value in tried
+                if all(point[name] == setting for name, setting in place.items())
+            ]
+            count = min(search.batch, search.trials - len(seen))
+            lower = self.design.file.objective.lower_is_better
+            for inner in proposed(search, spaces, seen, count, lower_is_better=lower):
+                yield {**place, **inner}
+
+    def _batches(self) -> list[Sequence[Point]]:
+        """The points of each batch proposed for this search, as they were proposed first."""
+        batches: dict[int, Sequence[Point]] = {}
+        for record in self._journal:
+            if record["event"] == "proposed" and record["search"] == self.design.search_key:
+                batches.setdefault(record["batch"], record["points"])
+        return list(batches.values())
+
+
+def _was_only_begun(folder: Path) -> bool:
+    """Whether a folder is empty, or holds what a study killed before its first record leaves."""
+    names = {path.name for path in folder.iterdir() if not durable.is_temporary(path.name)}
+    return names <= {"study.yaml", "base.yaml"}

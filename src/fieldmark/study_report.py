@@ -1,0 +1,123 @@
+"""What a study found, as tables and sentences for the terminal."""
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from fieldmark.errors import FieldmarkError
+from fieldmark.studies.answers import read_answers
+from fieldmark.studies.effects import Cell, Setting, main_effects
+from fieldmark.studies.selection import best_cell
+from fieldmark.studies.spread import SeedSpread, pooled_spread
+from fieldmark.studies.study import Study
+from fieldmark.terminal import Format, listing
+
+SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_blue1")
+
+
+def rows_of(study: Study) -> list[dict[str, object]]:
+    """A row a cell: its settings, the mean of its seeds, how many there are, its state."""
+    states, results = study.states(), study.results()
+    rows: list[dict[str, object]] = []
+    for cell in study.cells:
+        slots = study.slots_of(cell)
+        done = [results[slot.key] for slot in slots if slot.key in results]
+        reasons = [result.reason for result in done if result.reason]
+        found = sorted({states[slot.key] for slot in slots})
+        rows.append(
+            {
+                **{name: _plain(value) for name, value in cell.points[0].items()},
+                "mean": study.objective(cell),
+                "seeds": sum(result.status == "finished" for result in done),
+                "status": ", ".join(found),
+                "seconds": round(sum(result.seconds for result in done), 2),
+                "reason": "; ".join(reasons),
+            }
+        )
+    return rows
+
+
+def show(console: Console, study: Study, how: Format) -> None:
+    """Print a study's cells; for people also a heat map and what is real of the differences."""
+    rows = rows_of(study)
+    if how != "table":
+        listing(console, rows, title="", how=how)
+        return
+    file = study.design.file
+    console.print(f"[bold]{file.question}[/bold]\n{study.design.metric}", highlight=False)
+    percent = [row | {"mean": _percent(row["mean"])} for row in rows]
+    if not any(row["reason"] for row in rows):
+        percent = [{k: v for k, v in row.items() if k != "reason"} for row in percent]
+    listing(console, percent, title=file.name, how=how)
+    names = [axis.name for axis in file.axes]
+    if len(names) == 2 and len(rows) > 3:
+        console.print(_heat_map(names, rows))
+    for sentence in sentences(study):
+        console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def sentences(study: Study) -> list[str]:
+    """Whether the axes' effects are real, and what the best cell owes to luck."""
+    cells = _answered(study)
+    if len(cells) < 2:
+        return []
+    answers = [cell.answers for cell in cells]
+    several = len(answers[0].seeds) > 1
+    spread: SeedSpread | None = pooled_spread(answers) if several else None
+    found = [effect.describe() for effect in main_effects(cells, spread=spread)]
+    best = best_cell(cells, spread=spread)
+    settings = ", ".join(f"{name} {value}" for name, value in cells[best.cell].settings.items())
+    return [*found, best.describe(f"The best cell ({settings})")]
+
+
+def _answered(study: Study) -> list[Cell]:
+    """The cells all of whose seeds are finished, with what they said of each photo."""
+    if study.design.file.objective.metric != "top1":
+        return []
+    split, results = study.design.metric.partition("/")[0], study.results()
+    cells = []
+    for cell in study.cells:
+        found = [results.get(slot.key) for slot in study.slots_of(cell)]
+        finished = [result for result in found if result and result.status == "finished"]
+        if len(finished) == len(found):
+            settings = {name: _plain(value) for name, value in cell.points[0].items()}
+            try:
+                answers = read_answers([result.folder for result in finished], split)
+            except FieldmarkError:
+                continue  # its run was moved or removed; the table still has its number
+            cells.append(Cell(settings, answers, sum(r.seconds for r in finished)))
+    return cells
+
+
+def _heat_map(names: Sequence[str], rows: Sequence[dict[str, object]]) -> Table:
+    """The means of a grid of two axes, the darker the better."""
+    down, across = (list(dict.fromkeys(row[name] for row in rows)) for name in names)
+    values = {(row[names[0]], row[names[1]]): row["mean"] for row in rows}
+    known = [value for value in values.values() if isinstance(value, float)]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    table = Table(title=f"{names[0]} by {names[1]}", title_justify="left")
+    table.add_column(names[0])
+    for setting in across:
+        table.add_column(str(setting), justify="right")
+    for first in down:
+        shown = [values.get((first, second)) for second in across]
+        table.add_row(str(first), *(_shaded(value, low, high) for value in shown))
+    return table
+
+
+def _shaded(value: object, low: float, high: float) -> str:
+    if not isinstance(value, float):
+        return "-"
+    share = (value - low) / (high - low) if high > low else 1.0
+    shade = SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)]
+    return f"[black on {shade}] {value:.1%} [/]"
+
+
+def _percent(value: object) -> str:
+    return f"{value:.1%}" if isinstance(value, float) else "-"
+
+
+def _plain(value: object) -> Setting:
+    return value if isinstance(value, str | int | float | bool) else json.dumps(value)

@@ -1,0 +1,131 @@
+"""`fieldmark study plan`, `run` and `show`, on photos a tiny network sees in a second."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fieldmark.cli import app
+from fieldmark.errors import RecipeError, RecordError
+from fieldmark.shipped import base_text, find_design, study_names
+from fieldmark.studies.study import Study
+
+COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40)}
+
+BASE = """\
+data: {folder: "%s", image_size: 32, resize_size: 36}
+backbone: {name: test_resnet, weights: none}
+pooling: {name: average}
+threads: 1
+stages:
+  - {name: head, train: head, lr: 1, length: 3 epochs, batch_size: 8}
+  - {name: all, train: all, lr: 0.01, length: 1 epoch}
+"""
+STUDY = """\
+name: rates
+question: Which rate?
+base: %s@head
+axes:
+  - {key: stages.head.lr, values: [0.1, 1]}
+  - name: pooling
+    arms:
+      average: {}
+      max: {pooling: {name: max}}
+seeds: 2
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    generator = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = np.array(colour) + generator.normal(0, 70, size=(40, 48, 3))
+            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            image.save(folder / "photos" / name / f"{number}.png")
+    (folder / "base.yaml").write_text(BASE % (folder / "photos"))
+    (folder / "rates.yaml").write_text(STUDY % (folder / "base.yaml"))
+    return folder
+
+
+def _told(*arguments: object) -> str:
+    done = CliRunner().invoke(app, ["study", *map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_plan_run_show_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+    out = ("--out", folder / "rates")
+    planned = _told("plan", folder / "rates.yaml", *out)
+    assert "4 cells (0 duplicates), 8 runs, 0 of them done" in planned
+    assert not (folder / "rates").exists()  # a plan leaves nothing behind
+    told = _told("run", folder / "rates.yaml", *out)
+    assert "8 runs to go" in told
+    assert "lr by pooling" in told
+    assert "names" in told
+    assert "The best cell (" in told
+    again = _told("run", folder / "rates.yaml", *out)
+    assert "0 runs to go" in again
+    rows = json.loads(_told("show", folder / "rates", "--format", "json"))
+    assert [(row["lr"], row["pooling"]) for row in rows] == [
+        (0.1, "average"),
+        (0.1, "max"),
+        (1, "average"),
+        (1, "max"),
+    ]
+    study = Study.open(folder / "rates")
+    for row, cell in zip(rows, study.cells, strict=True):
+        results = [study.results()[slot.key] for slot in study.slots_of(cell)]
+        tops = [result.metrics["out_of_fold/top1"] for result in results]
+        assert row["mean"] == pytest.approx(np.mean(tops))
+        assert (row["seeds"], row["status"]) == (2, "finished")
+    read = list(csv.DictReader(io.StringIO(_told("show", folder / "rates", "--format", "csv"))))
+    assert len(read) == 4
+
+
+def test_a_failed_cell_is_told_with_its_reason(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+    text = (folder / "rates.yaml").read_text().replace("[0.1, 1]", "[1, 1e+38]")
+    (folder / "wild.yaml").write_text(text.replace("seeds: 2", "seeds: 1"))
+    told = _told("run", folder / "wild.yaml", "--out", folder / "wild")
+    assert "failed: The loss became" in told
+    rows = json.loads(_told("show", folder / "wild", "--format", "json"))
+    assert [row["status"] for row in rows] == ["finished", "finished", "failed", "failed"]
+    assert rows[2]["mean"] is None
+    assert "The loss became" in rows[2]["reason"]
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_shipped_study_makes_recipes(name: str, tmp_path: Path) -> None:
+    design = find_design(name, [f"data.folder={tmp_path}"])
+    cells = design.cells(design.points())
+    assert len(cells) == len(design.points()) >= 4
+    assert design.folds == 5  # all of them leave the backbone frozen
+    assert len({cell.recipe.group_key() for cell in cells}) <= 3
+    assert design.file.question.endswith("?")
+
+
+def test_a_base_ends_with_the_stage_it_names() -> None:
+    text = base_text("my-photos@head")
+    assert "name: head" in text
+    assert "name: all" not in text
+    with pytest.raises(RecipeError, match="There is no stage 'tail' in my-photos; stages: head, "):
+        base_text("my-photos@tail")
+    with pytest.raises(RecipeError, match="Did you mean weight-decay"):
+        find_design("weight-decai")
+
+
+def test_what_is_no_study_is_told() -> None:
+    done = CliRunner().invoke(app, ["study", "show", "nowhere"])
+    assert isinstance(done.exception, RecordError)
+    assert "`nowhere` is no study" in str(done.exception)
