@@ -55,7 +55,6 @@ L3 = (
     "inputs",
     "ledger",
     "steps",
-    "forecast",
     "train",
     "resume",
     "evaluate",

@@ -198,3 +198,53 @@ def test_durations_are_steps_in_the_end(text: str, steps: int):
 def test_per_cent_needs_a_whole():
     with pytest.raises(ValueError, match="can't be given in per cent"):
         Duration.parse("5 %").steps(steps_per_epoch=38)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("seed=1", "name=other", "pooling.name=gem", "pooling.sketch_dim=100", "threads=null"),
+        *("head.drop_rate=0.1", "stages.0.lr=2", "stages.0.length=5 epochs"),
+        *("stages.0.weight_decay=1", 'stages.0.train={"head.*": 1, "backbone*": 0}'),
+        'stages.0.train={"head.classifier.*": 1, "*": 0}',
+    ],
+)
+def test_recipes_on_the_same_frozen_features_share_a_group(change: str):
+    changed = read(SMALLEST, change)
+    assert not changed.trains_backbone
+    assert changed.group_key() == read(SMALLEST).group_key()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("data.folder=elsewhere", "data.image_size=256", "data.resize_size=512"),
+        *("data.mirror=true", "data.split_seed=1", "augment.hue=0.1", "backbone.level=-2"),
+        *("precision=float32", "threads=1", "backbone.weights=none", "stages.0.train=all"),
+    ],
+)
+def test_other_features_make_another_group(change: str):
+    assert read(SMALLEST, change).group_key() != read(SMALLEST).group_key()
+
+
+def test_features_from_scratch_depend_on_the_seed():
+    first, second = (
+        read(SMALLEST, "backbone.weights=none", f"seed={seed}").group_key() for seed in (0, 1)
+    )
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        '{"*": 1}',
+        '{"backbone.conv1.*": 1, "backbone.*": 0, "*": 1}',
+        '{"*.bias": 1, "backbone.*": 0, "*": 1}',
+        '{"backbone.b?.*": 0, "*": 1}',
+    ],
+)
+def test_who_trains_the_backbone_shares_nothing(train: str):
+    recipe = read(SMALLEST, f"stages.0.train={train}")
+    assert recipe.trains_backbone
+    assert recipe.group_key() == recipe.hash()
+    assert read(TWO_STAGES).trains_backbone

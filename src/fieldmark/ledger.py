@@ -54,6 +54,8 @@ class Position:
     """Evaluations since then."""
     drops: int = 0
     """How often a `plateau` schedule has lowered the rate."""
+    pass_size: int | None = None
+    """Samples that go through the network at once, where this stage's batch did not fit."""
     best: float | None = None
     """Highest top-1 on `val` in the whole training."""
     stages: list[dict[str, Any]] = field(default_factory=list)
@@ -128,11 +130,12 @@ class Ledger:
                 "seconds_preparing": round(preparing, 3),
                 "seconds_training": round(training, 3),
                 "last_step": at.step,
+                "pass_size": at.pass_size,
             }
         )
         self.writer.update_manifest(stages=at.stages)
         at.stage, at.stage_step, at.epochs_before = at.stage + 1, 0, at.epoch
-        at.lowest, at.waited, at.drops = None, 0, 0
+        at.lowest, at.waited, at.drops, at.pass_size = None, 0, 0, None
         tops = {split: at.latest.get(f"{split}/top1") for split in ("minitrain", "val")}
         shown = [f"{split} top-1 {top:.1%}" for split, top in tops.items() if top is not None]
         self.say(f"  {', '.join(shown)} after {preparing:.1f} + {training:.1f} s")
@@ -172,5 +175,6 @@ class Ledger:
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write a model's state, in place of what is there."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with durable.replacing(path) as temporary:
+    size = sum(value.nbytes for value in tensors.values())
+    with durable.replacing(path, size=size) as temporary:
         save_file(tensors, temporary)

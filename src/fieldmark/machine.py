@@ -4,6 +4,8 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -81,6 +83,48 @@ def cores() -> int:
     """How many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Bytes this process may still take before the system or its cgroup says no; None if unknown.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
+    rooms = [*_system_room(root / "proc/meminfo"), *_cgroup_rooms(root)]
+    return max(0, min(rooms)) if rooms else None
+
+
+def _system_room(meminfo: Path) -> Iterator[int]:
+    with suppress(OSError, KeyError, ValueError):
+        lines = (line.split() for line in meminfo.read_text(encoding="utf-8").splitlines())
+        yield {name: int(number) for name, number, *_ in lines}["MemAvailable:"] * 1024
+
+
+def _cgroup_rooms(root: Path) -> Iterator[int]:
+    """What each cgroup above this process leaves, of version 2 or 1."""
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            home = root / "sys/fs/cgroup"
+            names = ("memory.max", "memory.current", "inactive_file")
+            if "memory" in controllers.split(","):
+                home /= "memory"
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            elif controllers:
+                continue
+            own = home / path.lstrip("/")
+            for folder in (own, *own.parents):
+                if folder.is_relative_to(home):
+                    yield from _cgroup_room(folder, *names)
+
+
+def _cgroup_room(folder: Path, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
+    """Limit less usage; pages of files that were not used lately make room when they must."""
+    with suppress(OSError, KeyError, ValueError):  # ValueError: the limit is `max`
+        most, used = (int((folder / name).read_text()) for name in (limit, usage))
+        lines = (folder / "memory.stat").read_text().splitlines()
+        yield most - used + int(dict(line.split() for line in lines)[reclaimable])
 
 
 def _cpu_name() -> str:

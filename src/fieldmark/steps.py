@@ -1,20 +1,23 @@
 """The optimiser steps of one stage, from its start or from where it was interrupted."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 
 from fieldmark.build import Task, seed_for
 from fieldmark.duration import Duration
-from fieldmark.inputs import StageInputs, stage_loss, training_steps
+from fieldmark.inputs import PhotoInputs, StageInputs, stage_loss, training_steps
 from fieldmark.ledger import Ledger
 from fieldmark.recipe import Stage
 from fieldmark.training.average import WeightAverage
 from fieldmark.training.checkpoint import Checkpoint, restore
+from fieldmark.training.memory import Passes
 from fieldmark.training.observe import StepObserver, Stopwatch
 from fieldmark.training.optim import ParameterPlan, make_optimizer
 from fieldmark.training.stage import Batch, train_steps
 
+MOST_WAITING = 0.3  # of the time, before it is said what to do
 RECORDS_A_STAGE = 200  # running loss: enough for a smooth curve, few enough to read at once
 
 
@@ -51,6 +54,8 @@ class StageSteps:
         self.optimizer = make_optimizer(task.model, plan, stage)
         self.average = WeightAverage(task.model, stage.average) if stage.average else None
         self.observer = StepObserver(self.optimizer)
+        self.spent: Counter[str] = Counter()
+        self.passes = Passes(self.at.pass_size, self._note_passes)
         if self.at.stage_step and kept:
             restore(kept, task.model, self.optimizer)
             if self.average:
@@ -73,7 +78,9 @@ class StageSteps:
                 self.average.update(at.stage_step)
             observed = self.observer.after_step()
             if self._due(self.record_every):
-                ledger.record_running(stage, self.optimizer, observed | batches.lap())
+                lap = batches.lap()
+                self.spent.update(lap)
+                ledger.record_running(stage, self.optimizer, observed | lap)
                 ledger.progress(stage.name, at.stage_step, self.total)
             if self._due(evaluate_every):
                 with self.average.applied() if self.average else nullcontext():
@@ -91,17 +98,28 @@ class StageSteps:
             self._arm()
         if self.average:
             self.average.keep()
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """Say so if the steps waited long for their photos."""
+        share = self.spent["train/data_seconds"] / max(sum(self.spent.values()), 1e-9)
+        if isinstance(self.inputs, PhotoInputs) and share > MOST_WAITING:
+            self.ledger.say(
+                f"  {share:.0%} of the time the steps waited for photos: reading them takes longer "
+                "than training on them. Store them smaller or on a faster disk, or use more cores."
+            )
 
     def _steps(self, duration: Duration) -> int:
         return duration.steps(steps_per_epoch=self.per_epoch, stage_steps=self.total)
 
-    def _due(self, every: int) -> bool:
-        return self.at.stage_step == self.total or self.at.stage_step % every == 0
+    def _due(self, every: int, ahead: int = 0) -> bool:
+        """Whether the step just taken, or one so far ahead, is the last or an `every`-th."""
+        step = self.at.stage_step + ahead
+        return step == self.total or step % every == 0
 
     def _arm(self) -> None:
         """Have the next step observed if it is one that will be recorded."""
-        following = self.at.stage_step + 1
-        if following == self.total or following % self.record_every == 0:
+        if self._due(self.record_every, ahead=1):
             self.observer.arm()
 
     def _batches(self) -> Iterator[list[Batch]]:
@@ -122,6 +140,7 @@ class StageSteps:
             self.inputs.network,
             batches,
             self.optimizer,
+            model=self.task.model,
             factor=self._factor,
             seed=self._seed,
             loss=stage_loss(self.task, self.stage),
@@ -129,7 +148,17 @@ class StageSteps:
             before_step=self.observer.before_step,
             first=self.at.stage_step,
             name=lambda position: photos[position].key,
+            passes=self.passes,
+            look=self._look,
         )
+
+    def _look(self) -> bool:
+        """Beside a backbone's pass a look at the gradient is nothing, beside a head's 3 to 6 %."""
+        return isinstance(self.inputs, PhotoInputs) or self._due(self.record_every, ahead=1)
+
+    def _note_passes(self, line: str) -> None:
+        self.at.pass_size = self.passes.most
+        self.ledger.say(line)
 
     def _factor(self, step: int) -> float:
         schedule = self.stage.schedule

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from fieldmark.errors import TrainingError
 from fieldmark.recipe import Rate, Stage
+from fieldmark.training.memory import Passes
+from fieldmark.training.nonfinite import all_finite
 from fieldmark.training.optim import ParameterPlan, make_optimizer, parameter_plan
 from fieldmark.training.stage import Batch, frozen_hash, set_trainable, train_steps
 
@@ -39,11 +41,19 @@ def stage(**settings) -> Stage:
     return Stage(**{"name": "s", "train": "all", "lr": 0.1, "length": "1 epoch"} | settings)
 
 
-def fit(model: nn.Module, steps: list[list[Batch]], multipliers=None, **settings) -> list[float]:
-    plan = plan_of(model, multipliers or {"*": 1})
-    set_trainable(model, plan, train_batch_norm=False)
+def fit(
+    model: nn.Module,
+    steps: list[list[Batch]],
+    network=None,
+    batch_norm=False,
+    more=None,
+    **settings,
+) -> list[float]:
+    plan = plan_of(model, {"*": 1})
+    set_trainable(model, plan, train_batch_norm=batch_norm)
     optimizer = make_optimizer(model, plan, stage(**settings))
-    return list(train_steps(model, steps, optimizer, factor=lambda step: 1 / (step + 1), seed=0))
+    settings = {"model": model, "factor": lambda step: 1 / (step + 1), "seed": 0} | (more or {})
+    return list(train_steps(network or model, steps, optimizer, **settings))
 
 
 def test_steps_are_those_of_a_loop_written_by_hand():
@@ -89,15 +99,143 @@ def test_dropout_depends_on_seed_and_step_and_leaves_the_global_generator_alone(
     assert losses() == first
 
 
-def test_a_loss_that_is_no_number_stops_with_step_rate_and_samples():
-    model = network()
+def test_inputs_that_are_no_numbers_stop_with_step_rate_and_sample():
     good, bad = samples(6), samples(6)
     bad.inputs[2] = float("nan")
-    with pytest.raises(
-        TrainingError,
-        match=r"loss became nan at step 2 of the stage, at lr 0.05, on 0, 1, 2, 3 and 2 more",
-    ):
-        fit(model, [[good], [bad]])
+    said = r"loss became nan at step 2 of the stage, at lr 0.05, on 2\. First bad: the inputs"
+    with pytest.raises(TrainingError, match=said):
+        fit(network(), [[good], [bad]])
+
+
+@pytest.mark.parametrize("name", ["0", "1", "3"])
+def test_the_first_bad_tensor_is_named_with_the_parameter_to_blame(name: str):
+    model = network()
+    with torch.no_grad():
+        model.get_parameter(f"{name}.weight").view(-1)[0] = float("inf")
+    said = (
+        rf"loss became (nan|inf) at step 1 .*on 0, 1, 2, 3 and 2 more\. First bad: the output of "
+        rf"{name}, for {name}\.weight is not finite\. Lower the stage's lr"
+    )
+    with pytest.raises(TrainingError, match=said):
+        fit(model, [[samples(6)]])
+
+
+class Block(nn.Module):
+    """The square root of 0 x: always 0, with a slope of 0 times infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.inner(x) * 0).sqrt()
+
+
+def test_a_bad_gradient_under_a_good_loss_stops_too_and_moves_nothing():
+    model = nn.Sequential(nn.Linear(5, 5), Block(), nn.Linear(5, 3))
+    before = copy.deepcopy(model.state_dict())
+    said = (
+        r"gradient became infinite or nan \(loss \d\.\d+\) at step 1 .*on 0, 1, 2, 3 and 2 more\. "
+        r"First bad: the gradient of 1\.inner\.(weight|bias)\. Lower the stage's lr"
+    )
+    with pytest.raises(TrainingError, match=said):
+        fit(model, [[samples(6)]])
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_without_a_look_at_the_gradient_the_next_loss_tells():
+    model = nn.Sequential(nn.Linear(5, 5), Block(), nn.Linear(5, 3))
+    said = r"loss became nan at step 2 .*First bad: the output of 0, for 0\.weight is not finite"
+    with pytest.raises(TrainingError, match=said):
+        fit(model, [[samples(6)]] * 2, more={"look": lambda: False})
+
+
+def test_a_large_gradient_whose_sum_overflows_is_none_to_stop_for():
+    largest = torch.finfo(torch.float32).max
+    assert all_finite([torch.full((4,), largest / 2), torch.zeros(3)])
+    assert all_finite([])
+    assert not all_finite([torch.zeros(3), torch.tensor([float("inf"), -float("inf")])])
+
+
+def test_an_overflowing_loss_of_finite_logits_is_named():
+    model = nn.Linear(5, 3)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[3e38], [-3e38], [0.0]]).expand(3, 5) / 8)
+    batch = Batch(torch.arange(9), torch.ones(9, 5), torch.ones(9, dtype=torch.int64))
+    with pytest.raises(TrainingError, match=r"loss became inf .*First bad: the loss, of finite"):
+        fit(model, [[batch]])
+
+
+class Small:
+    """A computer whose memory holds so many samples at a time."""
+
+    def __init__(self, model: nn.Module, most: int, error: Exception | None = None) -> None:
+        self.model, self.most, self.sizes = model, most, []
+        self.error = error or RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(inputs))
+        logits = self.model(inputs)
+        if len(inputs) > self.most:
+            raise self.error
+        return logits
+
+
+ERRORS = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_what_does_not_fit_is_taken_in_passes_bit_for_bit_as_accumulation(
+    error: Exception, batch_norm: bool
+):
+    told: list[str] = []
+    ours, theirs = (nn.Sequential(nn.Dropout(0.3), network()) for _ in range(2))
+    small = Small(ours, 4, error)
+    steps = [samples(16, seed) for seed in range(3)]
+    more = {"passes": Passes(None, told.append)}
+    losses = fit(ours, [[b] for b in steps], small, batch_norm, more=more)
+    assert losses == fit(theirs, [cut(b, [4] * 4) for b in steps], batch_norm=batch_norm)
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value), key
+    assert small.sizes == [16, 8] + [4] * 12
+    also = ", and BatchNorm measures each alone" if batch_norm else ""
+    assert told == [f"  out of memory at batch 16: steps are now taken as 4 x 4{also}"]
+
+
+def test_passes_that_are_not_alike_step_as_the_whole():
+    told: list[str] = []
+    whole, parts = network(), network()
+    fit(whole, [[samples(7)]])
+    fit(parts, [[samples(7)]], Small(parts, 4), more={"passes": Passes(None, told.append)})
+    for mine, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+    assert told == ["  out of memory at batch 7: steps are now taken as 2 x up to 4"]
+
+
+def test_passes_known_from_before_need_no_failure():
+    model = network()
+    small = Small(model, 4)
+    fit(model, [[samples(8)]], small, more={"passes": Passes(4)})
+    assert small.sizes == [4, 4]
+
+
+def test_one_sample_that_does_not_fit_is_told():
+    model = network()
+    said = r"single photo does not fit into memory \(DefaultCPU.*Lower `data.image_size`, freeze"
+    with pytest.raises(TrainingError, match=said):
+        fit(model, [[samples(4)]], Small(model, 0))
+
+
+def test_any_other_error_passes_through():
+    model = network()
+    with pytest.raises(RuntimeError, match="a defect"):
+        fit(model, [[samples(4)]], Small(model, 0, RuntimeError("a defect")))
 
 
 @pytest.mark.parametrize("train_batch_norm", [False, True])
@@ -108,7 +246,9 @@ def test_only_what_the_plan_trains_moves(train_batch_norm: bool):
     set_trainable(model, plan, train_batch_norm=train_batch_norm)
     frozen = frozen_hash(model)
     optimizer = make_optimizer(model, plan, stage(momentum=0))
-    list(train_steps(model, [[samples(6)]] * 2, optimizer, factor=lambda _: 1.0, seed=0))
+    list(
+        train_steps(model, [[samples(6)]] * 2, optimizer, model=model, factor=lambda _: 1.0, seed=0)
+    )
     moved = {
         key for key, value in model.state_dict().items() if not torch.equal(value, before[key])
     }

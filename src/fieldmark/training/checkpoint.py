@@ -73,7 +73,8 @@ def save_checkpoint(
         "numbers": json.dumps(numbers),
     }
     header["checksum"] = _checksum(tensors, header)
-    with durable.replacing(path) as temporary:
+    size = sum(value.nbytes for value in tensors.values())
+    with durable.replacing(path, size=size) as temporary:
         save_file(tensors, temporary, metadata=header)
 
 

@@ -1,6 +1,8 @@
 """One stage's steps: freeze, iterate, and prove that what was frozen stayed so."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
@@ -12,7 +14,9 @@ from torch.optim import Optimizer
 from fieldmark.errors import TrainingError
 from fieldmark.layers.weights import tensors_hash
 from fieldmark.training.loss import PLAIN, Loss
-from fieldmark.training.optim import ParameterPlan, shape_gradients
+from fieldmark.training.memory import Passes, is_out_of_memory, moving_statistics, undone_on_error
+from fieldmark.training.nonfinite import all_finite, first_bad
+from fieldmark.training.optim import ParameterPlan, shape_gradients, trained
 
 
 class Batch(NamedTuple):
@@ -68,6 +72,7 @@ def train_steps(
     steps: Iterable[Sequence[Batch]],
     optimizer: Optimizer,
     *,
+    model: nn.Module,
     factor: Callable[[int], float],
     seed: int,
     loss: Loss = PLAIN,
@@ -75,6 +80,8 @@ def train_steps(
     before_step: Callable[[], None] = lambda: None,
     first: int = 0,
     name: Callable[[int], str] = str,
+    passes: Passes | None = None,
+    look: Callable[[], bool] = lambda: True,
 ) -> Iterator[float]:
     """Take one optimiser step for each group of batches and yield its mean loss in nats.
 
@@ -85,6 +92,7 @@ def train_steps(
         network: inputs to logits (B, K).
         steps: the batches of each step; more than one where gradients accumulate.
         optimizer: its groups carry `base_lr`.
+        model: what `network` computes with, wholly or in part.
         factor: step, from 0, to the multiplier of every `base_lr`.
         seed: of dropout and its like, which depend on it and on the step alone.
         loss: what is lowered.
@@ -92,41 +100,105 @@ def train_steps(
         before_step: called when the gradient is there and nothing has moved.
         first: the number of the first step, where an interrupted stage goes on.
         name: what a sample is called in a message.
+        passes: what to do where a batch does not fit into memory.
+        look: whether to look at a step's whole gradient; the loss, which is bad in the step after
+            a bad gradient, is looked at in each.
 
     Raises:
-        TrainingError: the loss is no longer finite; says at which step and for which samples.
+        TrainingError: the loss or the gradient is no longer finite, says at which step, for which
+            samples and where first; or memory does not suffice for one sample.
     """
+    passes = passes or Passes()
+    statistics = moving_statistics(model)
     for step, batches in enumerate(steps, start=first):
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor(step)
-        optimizer.zero_grad(set_to_none=True)
-        weight = sum(loss.weight(batch.labels) for batch in batches)
-        total = 0.0
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed((seed + step) % 2**63)
-            for batch in batches:
-                part = loss.total(network(batch.inputs), batch.labels) / weight
-                part.backward()  # type: ignore[no-untyped-call]
-                total += part.item()
-        if not abs(total) < float("inf"):
-            raise TrainingError(_non_finite(total, step, batches, optimizer, name))
+        gradient = _Gradient(network, optimizer, loss, seed + step, statistics)
+        total, parts = gradient.fitting(batches, passes)
+        bad = _what_is_not_finite(total, optimizer, whole=look())
+        if bad:
+            rate = max(group["lr"] for group in optimizer.param_groups)
+            when = f"{bad} at step {step + 1} of the stage, at lr {rate:g}"
+            raise TrainingError(f"{when}, {_origin(model, gradient, parts, name)}.")
         before_step()
         shape_gradients(optimizer, clip_norm)
         optimizer.step()
         yield total
 
 
-def _non_finite(
-    loss: float,
-    step: int,
-    batches: Sequence[Batch],
-    optimizer: Optimizer,
-    name: Callable[[int], str],
-) -> str:
-    samples = [name(int(index)) for batch in batches for index in batch.indices]
-    rate = max(group["lr"] for group in optimizer.param_groups)
-    more = f" and {len(samples) - 4} more" if len(samples) > 4 else ""
+@dataclass(frozen=True)
+class _Gradient:
+    """The gradient of one step's mean loss, left in the parameters."""
+
+    network: Callable[[Tensor], Tensor]
+    optimizer: Optimizer
+    loss: Loss
+    seed: int
+    statistics: Sequence[Tensor]
+
+    def take(self, batches: Sequence[Batch]) -> float:
+        """Compute it anew and return the mean loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        weight = sum(self.loss.weight(batch.labels) for batch in batches)
+        total = 0.0
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed % 2**63)
+            for batch in batches:
+                part = self.loss.total(self.network(batch.inputs), batch.labels) / weight
+                part.backward()  # type: ignore[no-untyped-call]
+                total += part.item()
+        return total
+
+    def fitting(self, batches: Sequence[Batch], passes: Passes) -> tuple[float, list[Batch]]:
+        """The same in passes that memory has room for; returns them too."""
+        largest = max(len(batch.indices) for batch in batches)
+        failed = None
+        while True:
+            parts = [part for batch in batches for part in _cut(batch, passes.most)]
+            try:
+                with undone_on_error(self.statistics):
+                    total = self.take(parts)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                tried = max(len(part.indices) for part in parts)
+                failed = failed or tried
+                passes.halve(tried, error)
+                continue
+            if failed:
+                passes.tell(largest, failed, norms=bool(self.statistics))
+            return total, parts
+
+
+def _cut(batch: Batch, most: int | None) -> list[Batch]:
+    if most is None:
+        return [batch]
+    return [Batch(*parts) for parts in zip(*(part.split(most) for part in batch), strict=True)]  # type: ignore[no-untyped-call]
+
+
+def _what_is_not_finite(loss: float, optimizer: Optimizer, *, whole: bool) -> str | None:
+    """Loss or, where the whole gradient is to be looked at, gradient."""
+    if not math.isfinite(loss):
+        return f"The loss became {loss}"
+    gradients = (p.grad for p in trained(optimizer) if whole and p.grad is not None)
     return (
-        f"The loss became {loss} at step {step + 1} of the stage, at lr {rate:g}, on "
-        f"{', '.join(samples[:4])}{more}. Lower the stage's lr tenfold, or give it a warmup."
+        None if all_finite(gradients) else f"The gradient became infinite or nan (loss {loss:.3g})"
     )
+
+
+def _origin(
+    model: nn.Module, gradient: _Gradient, batches: Sequence[Batch], name: Callable[[int], str]
+) -> str:
+    """The samples of a failed step, the first bad tensor and what to do."""
+    samples = {
+        int(index): bool(inputs.isfinite().all())
+        for batch in batches
+        for index, inputs in zip(batch.indices, batch.inputs, strict=True)
+    }
+    bad = [sample for sample, finite in samples.items() if not finite]
+    names = [name(sample) for sample in bad or samples]
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    if bad:
+        return f"on {shown}. First bad: the inputs. Look at these photos, or change `precision`"
+    first = first_bad(model, lambda: gradient.take(batches))
+    return f"on {shown}. First bad: {first}. Lower the stage's lr tenfold, or give it a warmup"

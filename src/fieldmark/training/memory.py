@@ -1,0 +1,79 @@
+"""What to do when a step does not fit into memory: take it in smaller passes, and say so."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fieldmark.errors import TrainingError
+
+_SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice; torch's allocators have many ways."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in _SAYINGS)
+
+
+class Passes:
+    """How many samples go through the network at once: whole batches, or what memory allows.
+
+    A batch cut in passes gives the same gradient, for each pass weighs by its samples. What differs
+    is what is drawn or measured a pass: dropout has other masks, as in any accumulation, and
+    BatchNorm in training sees fewer samples at a time. Photos are mixed before, so mixing does not.
+
+    Args:
+        most: samples in a pass; None for whole batches.
+        tell: is told of each change, once it works.
+    """
+
+    def __init__(
+        self, most: int | None = None, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.most = most
+        self._tell = tell
+
+    def halve(self, largest: int, error: BaseException) -> None:
+        """Go on with half of the pass that did not fit.
+
+        Raises:
+            TrainingError: it was one sample.
+        """
+        if largest == 1:
+            first = str(error).strip().partition("\n")[0] or "MemoryError"
+            raise TrainingError(
+                f"A single photo does not fit into memory ({first}). Lower `data.image_size`, "
+                "freeze more of the backbone (`train`), or end other programs."
+            ) from error
+        self.most = -(-largest // 2)
+
+    def tell(self, batch: int, failed: int, *, norms: bool) -> None:
+        """Say that batches of `batch` samples are cut now, since `failed` at once did not fit."""
+        most = self.most or batch
+        size = f"{most}" if batch % most == 0 else f"up to {most}"
+        line = (
+            f"out of memory at batch {failed}: steps are now taken as {-(-batch // most)} x {size}"
+        )
+        self._tell(f"  {line}" + (", and BatchNorm measures each alone" if norms else ""))
+
+
+def moving_statistics(model: nn.Module) -> list[Tensor]:
+    """What BatchNorm layers in training mode change in a forward pass."""
+    norms = (m for m in model.modules() if isinstance(m, _BatchNorm) and m.training)
+    return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+
+
+@contextmanager
+def undone_on_error(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Put the tensors back as they were if what is inside fails."""
+    before = [tensor.clone() for tensor in tensors]
+    try:
+        yield
+    except BaseException:
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)
+        raise

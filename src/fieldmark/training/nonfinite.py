@@ -1,0 +1,73 @@
+"""Where a number that is none came from: the first bad tensor of a failed step."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every entry is a number and not infinite.
+
+    Sums are quick and pass nothing on that is not finite; they may overflow of themselves, so only
+    then the entries are looked at one by one.
+    """
+    found = list(tensors)
+    if not found or bool(torch.stack([tensor.sum() for tensor in found]).sum().isfinite()):
+        return True
+    return all(map(_is_finite, found))
+
+
+def first_bad(model: nn.Module, take_again: Callable[[], float]) -> str:
+    """Name the first tensor that is not finite when a failed step is taken once more.
+
+    Looked for in the order in which they come about: what each module gives, the loss, gradients.
+
+    Args:
+        model: whose modules and parameters are named.
+        take_again: computes the step's loss and gradients as before, and returns the loss.
+    """
+    outputs: list[str] = []
+    gradients: list[str] = []
+    with _watched(model, outputs, gradients):
+        loss = take_again()
+    of_loss = [] if math.isfinite(loss) else ["the loss, of finite logits"]
+    none = "none when the step was taken once more; is the computer's memory sound?"
+    return (outputs + of_loss + gradients + [none])[0]
+
+
+@contextmanager
+def _watched(model: nn.Module, outputs: list[str], gradients: list[str]) -> Iterator[None]:
+    """Inside, note each bad output and gradient as it comes about."""
+
+    def after_forward(name: str, module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor) and not _is_finite(output):
+            bad = [key for key, p in module.named_parameters(name) if not _is_finite(p)]
+            why = f", for {bad[0]} is not finite" if bad else ""
+            outputs.append(f"the output of {name or 'the model'}{why}")
+
+    def after_backward(name: str, gradient: Tensor) -> None:
+        if not _is_finite(gradient):
+            gradients.append(f"the gradient of {name}")
+
+    handles = [
+        module.register_forward_hook(partial(after_forward, name))
+        for name, module in model.named_modules()
+    ]
+    handles += [
+        parameter.register_hook(partial(after_backward, name))  # type: ignore[no-untyped-call]
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(tensor.isfinite().all())
