@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from fieldmark.checked_yaml import check_text
 from fieldmark.errors import RecipeError
 from fieldmark.recipe import Recipe
 from fieldmark.studies.sampler import Point, drawn
-from fieldmark.studies.space import ADAPTIVE, Axis, Space, StudyFile
+from fieldmark.studies.space import ADAPTIVE, Space, StudyFile
 
 FOLDS = 5
 MOST_MISTAKES = 20  # shown at once
@@ -158,9 +157,12 @@ class Design:
         Raises:
             RecipeError: it can't be used.
         """
+        axes = self.file.axes
+        return self._build([c for axis in axes for c in axis.change(point[axis.name]).items()])
+
+    def _build(self, changes: Sequence[tuple[str, Any]]) -> Recipe:
         content = copy.deepcopy(dict(self.base))
         content.pop("expected", None)  # it was measured of the base
-        changes = self._changes(point)
         try:
             for path, value in changes:
                 _set(content, path, value)
@@ -183,46 +185,37 @@ class Design:
         ]
 
     def mistakes(self) -> list[str]:
-        """What is wrong with the recipes at the corners and the known points, with lines."""
-        refused: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        points = list(self.corners())
-        for point in points:
-            try:
-                self.recipe(point)
-            except RecipeError as error:
-                for message in _messages(error):
-                    refused[message].append(point)
-        found = [self._blame(message, wrong, points) for message, wrong in refused.items()]
+        """What is wrong with the recipes, with lines: by single settings, else by combinations."""
+        refused = [(p, m) for p in self.corners() if (m := self._refusal(p))]
+        if not refused:  # neither are points between the corners, as a rule
+            inside = self.points() if self.spaces else []
+            refused = [(p, m) for p in inside if (m := self._refusal(p))]
+        found = list(self._wrong_settings([point for point, _ in refused])) if refused else []
         if not found:
-            found = self._wrong_inside()
-        return [f"line {line}: {text}" for line, text in sorted(set(found))]
+            examples = {text: point for point, texts in reversed(refused) for text in texts}
+            found = [(self._line(0, None), f"{_words(p)}: {text}") for text, p in examples.items()]
+        return [f"line {line}: {text}" for line, text in sorted(found)]
 
-    def _wrong_inside(self) -> list[tuple[int, str]]:
-        """As `mistakes`, of points drawn between the corners."""
-        found = []
-        for point in self.points() if self.spaces else []:
-            try:
-                self.recipe(point)
-            except RecipeError as error:
-                found += [(1, f"{_words(point)}: {message}") for message in _messages(error)]
-        return found
+    def _refusal(self, point: Point) -> list[str]:
+        """What is wrong with the recipe at a point."""
+        try:
+            self.recipe(point)
+        except RecipeError as error:
+            return _messages(error)
+        return []
 
-    def _blame(
-        self, message: str, wrong: list[dict[str, Any]], points: list[dict[str, Any]]
-    ) -> tuple[int, str]:
-        """The line and setting a message is due to, or the combination where no single one is."""
+    def _wrong_settings(self, refused: list[dict[str, Any]]) -> Iterator[tuple[int, str]]:
+        """Line and mistake of each setting that is wrong by itself, and nowhere right."""
         for number, axis in enumerate(self.file.axes):
             settings = axis.space.ends() if axis.space else axis.labels()
             for position, setting in enumerate(settings):
-                with_it = [point for point in points if point[axis.name] == setting]
-                if len(settings) > 1 and len(with_it) == len(points):
-                    continue
-                if all(point in wrong for point in with_it) and (
-                    len(with_it) < len(points) or _names_a_key(message, axis)
-                ):
-                    line = self._line(number, None if axis.space else position)
-                    return line, f"axis {axis.name}, {setting!r}: {message}"
-        return self._line(0, None), f"{_words(wrong[0])}: {message}"
+                if all(p in refused for p in self.corners() if p[axis.name] == setting):
+                    try:
+                        self._build(list(axis.change(setting).items()))
+                    except RecipeError as error:
+                        line = self._line(number, None if axis.space else position)
+                        for message in _messages(error):
+                            yield line, f"axis {axis.name}, {setting!r}: {message}"
 
     def _line(self, axis: int, position: int | None) -> int:
         """The line, from 1, of an axis in the study file, or of one of its values or arms."""
@@ -238,10 +231,6 @@ class Design:
         except (AttributeError, KeyError, IndexError, TypeError):
             pass  # given on the command line
         return int(line)
-
-    def _changes(self, point: Point) -> list[tuple[str, Any]]:
-        axes = self.file.axes
-        return [item for axis in axes for item in axis.change(point[axis.name]).items()]
 
 
 def _short_hash(recipe_hash: str, folds: int | None) -> str:
@@ -273,10 +262,6 @@ def _messages(error: RecipeError) -> list[str]:
     """The mistakes an error lists, without the places they were in a text nobody wrote."""
     first, *rest = str(error).splitlines()
     return [re.sub(r"^\s*(command line|line \d+): ", "", line) for line in rest or [first]]
-
-
-def _names_a_key(message: str, axis: Axis) -> bool:
-    return any(f"`{key}" in message for changes in axis.changes() for key in changes)
 
 
 def _words(point: Point) -> str:

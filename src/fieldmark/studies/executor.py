@@ -110,9 +110,10 @@ def work(study: Study, run_trials: RunTrials, lapse: float = LAPSE) -> Iterator[
                 continue
             with lease:
                 yield from _run_group(study, group, lease, run_trials)
-        study.read_again()
-        if not waits and study.plan().is_done:
-            return
+        if not waits:
+            study.read_again()
+            if study.plan().is_done:
+                return
         lease = None if waits else leases.take(PROPOSALS)
         if lease is None:
             time.sleep(min(1.0, lapse / 10))

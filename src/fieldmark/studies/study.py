@@ -106,7 +106,8 @@ class Study:
             SettingError: the folder holds something else.
         """
         folder = Path(folder)
-        known = cls(folder) if (folder / JOURNAL).is_file() else None
+        begun = (folder / JOURNAL).is_file() and durable.read(folder / JOURNAL)
+        known = cls(folder) if begun else None
         if known is None and folder.is_dir() and not _was_only_begun(folder):
             raise SettingError(f"`{folder}` is not empty, and holds no study. Name another folder.")
         if known is not None and known.design.texts == design.texts:
@@ -277,4 +278,4 @@ class Study:
 def _was_only_begun(folder: Path) -> bool:
     """Whether a folder is empty, or holds what a study killed before its first record leaves."""
     names = {path.name for path in folder.iterdir() if not durable.is_temporary(path.name)}
-    return names <= {"study.yaml", "base.yaml"}
+    return names <= {"study.yaml", "base.yaml", JOURNAL}
