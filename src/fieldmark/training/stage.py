@@ -173,7 +173,9 @@ class _Gradient:
 def _cut(batch: Batch, most: int | None) -> list[Batch]:
     if most is None:
         return [batch]
-    return [Batch(*parts) for parts in zip(*(part.split(most) for part in batch), strict=True)]  # type: ignore[no-untyped-call]
+    return [
+        Batch(*parts) for parts in zip(*(torch.split(part, most) for part in batch), strict=True)
+    ]
 
 
 def _what_is_not_finite(loss: float, optimizer: Optimizer, *, whole: bool) -> str | None:
