@@ -55,6 +55,7 @@ L3 = (
     "inputs",
     "ledger",
     "steps",
+    "forecast",
     "train",
     "resume",
     "evaluate",

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from fieldmark import durable, machine
 from fieldmark.build import SplitName, Task, build, check_files
 from fieldmark.errors import TrainingError
+from fieldmark.forecast import forecast
 from fieldmark.inputs import StageInputs, make_inputs, stage_loss
 from fieldmark.ledger import Ledger, Position, Reporter, save_weights
 from fieldmark.metrics import classification_metrics, log_softmax
@@ -94,11 +96,20 @@ class Training:
     def run(self, *, open_test: bool) -> Run:
         """Every stage from where the training is, then the end."""
         with self.ledger.writer:
-            for stage in self.task.recipe.stages[self.at.stage :]:
+            left = self.task.recipe.stages[self.at.stage :]
+            self.foresee(left)
+            for stage in left:
                 self.run_stage(stage)
             self.conclude(open_test=open_test)
             self.ledger.writer.finish()
         return Run(self.ledger.writer.folder)
+
+    def foresee(self, stages: Sequence[Stage]) -> None:
+        """Say how much memory each stage will take, and what to change where there is less."""
+        available = machine.available_memory()
+        for stage in stages:
+            if found := forecast(self.task, stage):
+                self.ledger.say(found.line(stage, available))
 
     # -- a stage ------------------------------------------------------------------------------
 
