@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,15 +95,14 @@ class Training:
 
     def run(self, *, open_test: bool) -> Run:
         """Every stage from where the training is, then the end."""
-        writer = self.ledger.writer
-        with closing(writer), writer:  # closed even where the disk has no room to say it failed
+        with self.ledger.writer:
             left = self.task.recipe.stages[self.at.stage :]
             self.foresee(left)
             for stage in left:
                 self.run_stage(stage)
             self.conclude(open_test=open_test)
-            writer.finish()
-        return Run(writer.folder)
+            self.ledger.writer.finish()
+        return Run(self.ledger.writer.folder)
 
     def foresee(self, stages: Sequence[Stage]) -> None:
         """Say how much memory each stage will take, and what to change where there is less."""

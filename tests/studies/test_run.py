@@ -150,6 +150,20 @@ def test_an_exception_fails_a_run_still_running_and_no_other(folder):
     assert Run(folder).status == "finished"
 
 
+def test_a_run_is_closed_also_where_saying_that_it_failed_fails(folder, monkeypatch):
+    def full(*_arguments, **_options):
+        raise OSError("the disk is full")
+
+    writer = RunWriter.create(folder, "", MANIFEST)
+    monkeypatch.setattr(durable, "replace", full)
+    with pytest.raises(OSError, match="the disk is full"), writer:
+        raise ValueError("lightning struck")
+    monkeypatch.undo()
+    with RunWriter.open(folder) as again:  # its journal has one writer at a time
+        again.finish()
+    assert Run(folder).status == "finished"
+
+
 def test_a_manifest_that_json_cannot_say_changes_nothing(writer, folder):
     before = Run(folder).manifest
     with pytest.raises(SettingError, match=r"made of JSON's types without NaN"):

@@ -19,6 +19,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -278,8 +279,7 @@ class RunWriter:
         }
         if folds is not None:
             columns["fold"] = pl.Series(folds, dtype=pl.Int64)
-        buffer = io.BytesIO()
-        pl.DataFrame(columns).write_parquet(buffer)
+        pl.DataFrame(columns).write_parquet(buffer := io.BytesIO())
         path = self.folder / "predictions" / f"{split}.parquet"
         durable.make_folder(path.parent)
         durable.replace(path, buffer.getvalue())
@@ -309,10 +309,10 @@ class RunWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
-        """Close the run; an exception fails it if it was still running."""
-        if kind is not None and self.manifest["status"] == "running":
-            self.fail(f"{kind.__name__}: {error}")
-        self.close()
+        """Close the run; an exception fails it if it was still running, if the disk has room."""
+        with closing(self._journal):
+            if kind is not None and self.manifest["status"] == "running":
+                self.fail(f"{kind.__name__}: {error}")
 
     def _append(self, record: dict[str, durable.JSON]) -> None:
         self._journal.append({**record, "time": durable.now()})
