@@ -1,9 +1,8 @@
 """Trials that train only a classifier on frozen features: all of them for one pass over photos."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import chain
 
 import numpy as np
@@ -13,12 +12,13 @@ from torch import Tensor, nn
 
 from fieldmark.build import Task, make_model, seed_for
 from fieldmark.data.dataset import Photo
-from fieldmark.data.loader import balanced_order, batches, epoch_order
+from fieldmark.data.loader import batches
 from fieldmark.data.portion import deal
-from fieldmark.inputs import Progress, frozen_rows
+from fieldmark.inputs import Progress, frozen_rows, sample_order
 from fieldmark.layers.model import Model
 from fieldmark.metrics import classification_metrics, log_softmax
 from fieldmark.recipe import Recipe, Stage
+from fieldmark.schedule import Schedule
 from fieldmark.studies.run import RunWriter
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
 from fieldmark.train import run_manifest
@@ -34,10 +34,9 @@ CLASSIFIER = "head.classifier."
 
 @dataclass
 class _Head:
-    """One trial under way: its model, and what was seen of it so far."""
+    """One trial under way, and what was seen of it so far."""
 
     trial: Trial
-    model: Model
     settings: HeadSettings
     losses: list[Tensor] = field(default_factory=list)  # of each step, one for each fold
     curve: dict[int, dict[str, list[NDArray[np.float64]]]] = field(default_factory=dict)
@@ -81,9 +80,8 @@ class _Head:
 
     def order_key(self) -> tuple[object, ...]:
         """Heads with one key take the same samples at each step."""
-        stage = self.stage
-        per_step = stage.batch_size * stage.accumulate
-        return self.recipe.seed, per_step, stage.sampling, str(stage.length), str(stage.eval_every)
+        stage, length = self.stage, (str(self.stage.length), str(self.stage.eval_every))
+        return self.recipe.seed, stage.samples_per_step, stage.sampling, *length
 
 
 def is_head_trial(task: Task, recipe: Recipe) -> bool:
@@ -115,7 +113,7 @@ def run_head_trials(
     heads = [_start(task, trial) for trial in trials]
     fold_of = np.zeros(len(photos), np.int64)
     for part in _loads(heads, len(photos)):
-        networks = [nn.Sequential(*part_heads[0].model.chain()[1:-1]) for part_heads in part]
+        networks = [_up_to_classifier(task, part_heads[0].recipe) for part_heads in part]
         rows = frozen_rows(task, store, photos, networks, progress)
         features = [FrozenFeatures(rows_of_part) for rows_of_part in rows]
         for fold, (train, judged) in enumerate(_cuts(task, photos, trials[0].folds)):
@@ -128,6 +126,11 @@ def run_head_trials(
 
 def _model(task: Task, recipe: Recipe) -> Model:
     return make_model(recipe, task.model.backbone, classes=len(task.photos.class_names))
+
+
+def _up_to_classifier(task: Task, recipe: Recipe) -> nn.Sequential:
+    """From feature maps to what the classifier sees."""
+    return nn.Sequential(*_model(task, recipe).chain()[1:-1])
 
 
 def _start(task: Task, trial: Trial) -> _Head:
@@ -149,7 +152,7 @@ def _start(task: Task, trial: Trial) -> _Head:
         bias_decay=stage.weight_decay * bias_decay,
         label_smoothing=stage.label_smoothing,
     )
-    return _Head(trial, model, settings)
+    return _Head(trial, settings)
 
 
 def _loads(heads: Sequence[_Head], photos: int) -> Iterator[list[list[_Head]]]:
@@ -175,9 +178,7 @@ Cut = tuple[list[int], dict[str, list[int]]]
 def _cuts(task: Task, photos: Sequence[Photo], folds: int | None) -> Iterator[Cut]:
     """Who is trained on and who is judged, as positions in `photos`: once, or once a fold."""
     if folds is None:
-        count = len(task.split.train)
-        row = {position: number for number, position in enumerate(task.split.train)}
-        minitrain = [row[position] for position in task.split.minitrain]
+        count, minitrain = len(task.split.train), task.split.minitrain_in_train
         yield list(range(count)), {"minitrain": minitrain, "val": list(range(count, len(photos)))}
         return
     row = {p: number for number, p in enumerate((*task.split.train, *task.split.val))}
@@ -225,13 +226,22 @@ def _train(
 
 
 def _settings(heads: Sequence[_Head], total: int, per_epoch: int) -> list[HeadSettings]:
-    """Each head's, with its schedule; heads of one seed share one tensor of initial weights."""
+    """Each head's, with its schedule; what is equal between heads is one object.
+
+    Initial weights of one seed are one tensor, the factors of one schedule are computed once.
+    """
     weights: dict[int, Tensor] = {}
+    factors: dict[Schedule, list[float]] = {}
+    for schedule in {head.stage.schedule for head in heads}:
+        factors[schedule] = [
+            schedule.factor(step, total_steps=total, steps_per_epoch=per_epoch)
+            for step in range(total)
+        ]
     return [
         replace(
             head.settings,
             weight=weights.setdefault(head.recipe.seed, head.settings.weight),
-            factor=_factors(head.stage, total, per_epoch),
+            factor=factors[head.stage.schedule].__getitem__,
         )
         for head in heads
     ]
@@ -240,32 +250,18 @@ def _settings(heads: Sequence[_Head], total: int, per_epoch: int) -> list[HeadSe
 def _steps(head: _Head, labels: Tensor) -> tuple[list[Tensor], int]:
     """The samples of every step as a run of its own would draw them, and how many an epoch has."""
     stage, seed = head.stage, seed_for(head.recipe.seed, "stage", 0)
-    size = stage.batch_size * stage.accumulate
-    per_epoch = -(-len(labels) // size)
+    per_epoch = stage.steps_per_epoch(len(labels))
     total = stage.length.steps(steps_per_epoch=per_epoch)
     steps: list[Tensor] = []
     for epoch in range(-(-total // per_epoch)):
-        if stage.sampling == "balanced":
-            order = balanced_order(labels.tolist(), seed=seed, epoch=epoch)
-        else:
-            order = epoch_order(len(labels), seed=seed, epoch=epoch)
-        steps += [torch.as_tensor(samples) for samples in batches(order, size)]
+        order = sample_order(labels.tolist(), sampling=stage.sampling, seed=seed, epoch=epoch)
+        steps += [torch.as_tensor(samples) for samples in batches(order, stage.samples_per_step)]
     return steps[:total], per_epoch
-
-
-def _factors(stage: Stage, total: int, per_epoch: int) -> Callable[[int], float]:
-    """The schedule's factors, each computed once for all heads and folds."""
-
-    @cache
-    def factor(step: int) -> float:
-        return stage.schedule.factor(step, total_steps=total, steps_per_epoch=per_epoch)
-
-    return factor
 
 
 def _write(task: Task, head: _Head, photos: Sequence[Photo]) -> Outcome:
     """Make a run of what was seen of a head."""
-    task = replace(task, recipe=head.recipe, model=head.model)
+    task = replace(task, recipe=head.recipe)
     more = {"folds": head.trial.folds, "weights": "not kept; `fieldmark refit` makes them"}
     losses = torch.stack(head.losses).mean(0)  # (S,)
     recipe, folder = head.recipe.to_yaml(), head.trial.folder

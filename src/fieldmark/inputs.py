@@ -82,6 +82,18 @@ def stage_loss(task: Task, stage: Stage) -> Loss:
     )
 
 
+def sample_order(
+    labels: Sequence[int], *, sampling: Sampling, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """An epoch's order of as many samples as there are, decided by (seed, epoch) alone.
+
+    All of them once, or every class equally often where `sampling` is `balanced`.
+    """
+    if sampling == "balanced":
+        return balanced_order(labels, seed=seed, epoch=epoch)
+    return epoch_order(len(labels), seed=seed, epoch=epoch)
+
+
 def training_steps(
     inputs: StageInputs,
     labels: Sequence[int],
@@ -94,16 +106,12 @@ def training_steps(
 ) -> Iterator[list[Batch]]:
     """The batches of each optimiser step, epoch after epoch, without end.
 
-    Each epoch is a fresh order of as many samples as there are, decided by (seed, epoch) alone: all
-    of them once, or every class equally often where `sampling` is `balanced`. Its last step may be
-    smaller than the others. `first` steps are passed over.
+    Each epoch is a fresh `sample_order`. Its last step may be smaller than the others. `first`
+    steps are passed over.
     """
     epoch, skipped = divmod(first, -(-len(labels) // (batch_size * accumulate)))
     while True:
-        if sampling == "balanced":
-            order = balanced_order(labels, seed=seed, epoch=epoch)
-        else:
-            order = epoch_order(len(labels), seed=seed, epoch=epoch)
+        order = sample_order(labels, sampling=sampling, seed=seed, epoch=epoch)
         steps = [batches(step, batch_size) for step in batches(order, batch_size * accumulate)]
         passed_over = sum(map(len, steps[:skipped]))
         loaded = inputs.epoch(list(chain(*steps)), seed=seed, epoch=epoch, first=passed_over)
@@ -179,9 +187,9 @@ def frozen_rows(
     Returns:
         (N, ...) for each network, in the photos' order.
     """
-    eyes = frozen_copy(task.model.backbone, task.dtype)
 
     def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
+        eyes = frozen_copy(task.model.backbone, task.dtype)  # not where all maps are there
         return frozen_maps(eyes, task.eval_view, photos, positions, task.dtype)
 
     ids = content_ids(photos, task.eval_view)
@@ -220,8 +228,7 @@ class FrozenInputs:
         self._train = self._features(task.part("train"))  # (N, ...)
         self._labels = torch.tensor([photo.label for photo in task.part("train")])
         self._val = self._features(task.part("val"))
-        rows = {position: row for row, position in enumerate(task.split.train)}
-        self._minitrain = [rows[position] for position in task.split.minitrain]
+        self._minitrain = task.split.minitrain_in_train
 
     @property
     def network(self) -> nn.Sequential:

@@ -217,6 +217,15 @@ class Stage(Section):
     batch_norm: Literal["frozen", "train"] = "frozen"
     """Whether the running statistics of trained BatchNorm layers move; frozen layers' never do."""
 
+    @property
+    def samples_per_step(self) -> int:
+        """How many one optimiser step is taken on."""
+        return self.batch_size * self.accumulate
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """How many steps an epoch of so many samples has; the last may be smaller."""
+        return -(-samples // self.samples_per_step)
+
     @field_validator("length")
     @classmethod
     def _length_is_absolute(cls, value: Duration) -> Duration:

@@ -47,8 +47,7 @@ class StageSteps:
     ) -> None:
         self.task, self.stage, self.inputs = task, stage, inputs
         self.ledger, self.at, self.measure = ledger, ledger.at, measure
-        per_step = stage.batch_size * stage.accumulate
-        self.per_epoch = -(-len(task.split.train) // per_step)
+        self.per_epoch = stage.steps_per_epoch(len(task.split.train))
         self.total = stage.length.steps(steps_per_epoch=self.per_epoch)
         self.record_every = max(1, self.total // RECORDS_A_STAGE)
         self.optimizer = make_optimizer(task.model, plan, stage)

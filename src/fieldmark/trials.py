@@ -49,22 +49,19 @@ def run_trials(
 
 
 def _sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials with the same photos, split, preprocessing and backbone, together."""
+    """Trials that can share a pass over the photos and are judged alike, together."""
     groups = defaultdict(list)
     for trial in trials:
-        recipe = trial.recipe
-        shared = recipe.model_dump_json(
-            include={"data", "augment", "backbone", "precision", "threads"}
-        )
-        # Weights from scratch are drawn from the recipe's seed.
-        seed = recipe.seed if recipe.backbone.weights == "none" else None
-        groups[shared, seed, trial.folds].append(trial)
+        groups[trial.recipe.group_key(), trial.folds].append(trial)
     return list(groups.values())
 
 
 def _run_group(
     trials: Sequence[Trial], store: FeatureStore, reporter: Reporter
 ) -> Iterator[Outcome]:
+    if trials[0].recipe.trains_backbone:  # nothing is shared, so nothing is prepared for all
+        yield from (_run_alone(trial, store, reporter) for trial in trials)
+        return
     started = time.perf_counter()
     try:
         task = prepare(trials[0].recipe, store, reporter)

@@ -42,6 +42,12 @@ class Split:
     minitrain: tuple[int, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def minitrain_in_train(self) -> list[int]:
+        """Where in `train` the photos of `minitrain` stand."""
+        place = {position: number for number, position in enumerate(self.train)}
+        return [place[position] for position in self.minitrain]
+
     def to_json(self, photos: PhotoSet) -> dict[str, list[str]]:
         """The form to write down: class names, and each part as photo keys."""
         parts = {
