@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from fieldmark.build import SplitName, read_data
 from fieldmark.data.sources import check_class_names
 from fieldmark.data.split import Split
 from fieldmark.errors import DataError, RecordError, SettingError
-from fieldmark.metrics import classification_metrics, log_softmax
+from fieldmark.ledger import keep_predictions
 from fieldmark.predict import Predictor, photo_logits
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run, RunWriter
@@ -50,14 +48,7 @@ def evaluate_run(
         if split == "test":
             writer.count_test_opening()
         logits = photo_logits(predictor.model, predictor.view, chosen, predictor.dtype)
-        labels = [photo.label for photo in chosen]
-        writer.predictions(
-            split,
-            paths=[photo.key for photo in chosen],
-            labels=labels,
-            probabilities=np.exp(log_softmax(logits)),
-        )
-    return classification_metrics(logits, np.array(labels))
+        return keep_predictions(writer, split, chosen, logits)
 
 
 def refit_recipe(folder: Path) -> Recipe:

@@ -16,7 +16,8 @@ from fieldmark.data.loader import batches
 from fieldmark.data.portion import deal
 from fieldmark.inputs import Progress, frozen_rows, sample_order
 from fieldmark.layers.model import Model
-from fieldmark.metrics import classification_metrics, log_softmax
+from fieldmark.ledger import keep_predictions
+from fieldmark.metrics import log_softmax
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.schedule import Schedule
 from fieldmark.studies.run import RunWriter
@@ -276,20 +277,9 @@ def _write(task: Task, head: _Head, photos: Sequence[Photo]) -> Outcome:
         for split, logits in head.logits.items():
             there = np.flatnonzero(~np.isnan(logits[:, 0])).tolist()
             chosen = [photos[position] for position in there]
-            labels = np.array([photo.label for photo in chosen])
-            found = classification_metrics(logits[there], labels)
+            folds = None if head.folds is None else head.folds[there].tolist()
+            found = keep_predictions(writer, split, chosen, logits[there], folds)
             metrics |= {f"{split}/{name}": value for name, value in found.items()}
-            keys, probabilities = (
-                [photo.key for photo in chosen],
-                np.exp(log_softmax(logits[there])),
-            )
-            writer.predictions(
-                split,
-                keys,
-                labels,
-                probabilities,
-                folds=None if head.folds is None else head.folds[there].tolist(),
-            )
         writer.record(metrics, step=len(losses), stage=head.stage.name)
         writer.finish()
     return Outcome(folder, "finished", metrics)

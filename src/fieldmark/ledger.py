@@ -1,16 +1,20 @@
 """Where a training is, and how that is told and written down."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fieldmark import durable
+from fieldmark.data.dataset import Photo
+from fieldmark.metrics import classification_metrics, log_softmax
 from fieldmark.recipe import Stage
 from fieldmark.schedule import Schedule
 from fieldmark.studies.run import RunWriter
@@ -170,6 +174,28 @@ class Ledger:
         folder = self.writer.folder / "snapshots"
         durable.make_folder(folder)
         save_weights(folder / f"step-{self.at.step:07}.safetensors", model.state_dict())
+
+
+def keep_predictions(
+    writer: RunWriter,
+    split: str,
+    photos: Sequence[Photo],
+    logits: NDArray[np.float32],
+    folds: Sequence[int] | None = None,
+) -> dict[str, float]:
+    """Write down what a model says of each photo of a split; returns the split's metrics.
+
+    Args:
+        writer: of the run's folder.
+        split: name of the split.
+        photos: N of them.
+        logits: (N, K).
+        folds: the fold each photo was left out with, where it was.
+    """
+    labels = np.array([photo.label for photo in photos])
+    keys = [photo.key for photo in photos]
+    writer.predictions(split, keys, labels, np.exp(log_softmax(logits)), folds)
+    return classification_metrics(logits, labels)
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:

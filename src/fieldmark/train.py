@@ -15,8 +15,8 @@ from fieldmark.build import SplitName, Task, build, check_files
 from fieldmark.errors import TrainingError
 from fieldmark.forecast import forecast
 from fieldmark.inputs import StageInputs, make_inputs, stage_loss
-from fieldmark.ledger import Ledger, Position, Reporter, save_weights
-from fieldmark.metrics import classification_metrics, log_softmax
+from fieldmark.ledger import Ledger, Position, Reporter, keep_predictions, save_weights
+from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.steps import StageSteps
 from fieldmark.studies.run import WEIGHTS, Run, RunWriter
@@ -196,16 +196,8 @@ class Training:
         photos = self.task.part(split)
         if not photos:
             return
-        labels = [photo.label for photo in photos]
-        logits = inputs.logits(split)
-        self.ledger.writer.predictions(
-            split,
-            paths=[photo.key for photo in photos],
-            labels=labels,
-            probabilities=np.exp(log_softmax(logits)),
-        )
+        found = keep_predictions(self.ledger.writer, split, photos, inputs.logits(split))
         if split == "test":
-            found = classification_metrics(logits, np.array(labels))
             last = self.task.recipe.stages[-1]
             self.ledger.record({f"test/{name}": value for name, value in found.items()}, last)
 

@@ -19,7 +19,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -163,7 +163,7 @@ class Run:
         return steps
 
 
-class RunWriter:
+class RunWriter(AbstractContextManager["RunWriter"]):
     """Writes a run's folder; make it with `create` or `open`, the folder has one writer at a time.
 
     As a context manager it closes the journal, and an exception fails a run still running.
@@ -279,7 +279,8 @@ class RunWriter:
         }
         if folds is not None:
             columns["fold"] = pl.Series(folds, dtype=pl.Int64)
-        pl.DataFrame(columns).write_parquet(buffer := io.BytesIO())
+        buffer = io.BytesIO()
+        pl.DataFrame(columns).write_parquet(buffer)
         path = self.folder / "predictions" / f"{split}.parquet"
         durable.make_folder(path.parent)
         durable.replace(path, buffer.getvalue())
@@ -303,10 +304,6 @@ class RunWriter:
     def close(self) -> None:
         """Let go of the journal; the run's status stays as it is."""
         self._journal.close()
-
-    def __enter__(self) -> Self:
-        """Enter a `with` block that closes the run."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
         """Close the run; an exception fails it if it was still running, if the disk has room."""
