@@ -18,6 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 L0 = ("errors", "disk_room", "durable", "machine")
 RECIPE = ("checked_yaml", "duration", "schedule", "source", "augmentation", "recipe")
 METRICS = ("metrics",)
+SHARDS = ("shards",)
 LAYERS = tuple(
     f"layers.{name}"
     for name in (
@@ -73,9 +74,10 @@ BELOW = {  # what a room may import besides the files before it in the room
     L0: (),
     RECIPE: L0,
     METRICS: L0,
+    SHARDS: L0,
     LAYERS: L0,
-    DATA: L0,
-    TRAINING: (*L0, *RECIPE, *LAYERS, *METRICS),
+    DATA: (*L0, *SHARDS),
+    TRAINING: (*L0, *RECIPE, *LAYERS, *METRICS, *SHARDS),
     STUDIES: (*L0, *RECIPE),
     L3: (*L0, *RECIPE, *METRICS, *LAYERS, *DATA, *TRAINING, *STUDIES),
     L4: (*L0, *RECIPE, *METRICS, *STUDIES),

@@ -1,4 +1,4 @@
-"""What a stage will take, against sizes counted by hand; bench/memory.py holds it to real peaks."""
+"""What a stage will take, against sizes counted by hand."""
 
 from pathlib import Path
 

@@ -19,13 +19,14 @@ from fieldmark.build import Task
 from fieldmark.layers.model import Model, split_frozen
 from fieldmark.predict import EVAL_BATCH, evaluating, head_logits
 from fieldmark.recipe import Stage
+from fieldmark.training.features import SHARD_BYTES
 from fieldmark.training.optim import parameter_plan
 from fieldmark.training.stage import set_trainable
 
 STATES = {"sgd": 1, "nesterov": 1, "adam": 2, "adamw": 2, "rmsprop": 2, "lion": 1}  # a weight
 _IN_FLIGHT = 1.75  # photos of a batch as floats, and three batches as bytes
 _SCATTERED = 1.1  # what an allocator takes for blocks that come and go
-_SHARDS = 3 * (64 << 20)  # the maps being collected, the shard they become, and its bytes
+_SHARDS = 3 * SHARD_BYTES  # the maps being collected, the shard they become, and its bytes
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def test_keys_are_apart(tmp_path: Path):
 def test_a_pass_cut_off_goes_on_after_its_last_whole_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "_SHARD_BYTES", 4 * value("a").nbytes)
+    monkeypatch.setattr(module, "SHARD_BYTES", 4 * value("a").nbytes)
     ids = list("abcdefgh")
     with pytest.raises(RuntimeError, match="power cut"):
         fetch(FeatureStore(tmp_path), ids, Counter(ids, fail_after=6))

@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from fieldmark import durable, machine
+from fieldmark import machine
 from fieldmark.data.dataset import Photo
 from fieldmark.data.decoding import decoders
 from fieldmark.data.loader import batches, load_batches
 from fieldmark.data.transform import PIXELS_VERSION, View
+from fieldmark.shards import read_shard, shards_in, write_shard
 
 _SHARD_BYTES = 32 << 20  # so much a power cut may undo
 _NAME_BYTES = 256  # a photo's id and its share of a header, at most
@@ -62,20 +61,15 @@ def resized_photos(
     """
     whole = view.uncropped()
     home = folder / _way(whole)
-    rows = {
-        name: row
-        for path in sorted(home.glob("*.safetensors"))
-        for name, row in _open(path).items()
-    }
+    rows = {name: row for path in shards_in(home) for name, row in _open(path).items()}
     missing = {name: photo for name, photo in zip(ids, photos, strict=True) if name not in rows}
     row_bytes = 3 * view.resize_size**2 + _NAME_BYTES
     room = max(0, most_bytes - _bytes_in(folder)) // row_bytes
     chosen, step = list(missing)[:room], max(1, _SHARD_BYTES // row_bytes)
     for start in range(0, len(chosen), step):
         names = chosen[start : start + step]
-        path = home / f"{sha256(chr(10).join(names).encode()).hexdigest()[:32]}.safetensors"
-        _write(path, names, _decode([missing[name] for name in names], whole, workers))
-        rows |= _open(path)
+        pixels = _decode([missing[name] for name in names], whole, workers)
+        rows |= _open(write_shard(home, names, pixels))
         if progress:
             progress(len(ids) - len(missing) + start + len(names), len(ids))
     return {photo.key: rows[name] for photo, name in zip(photos, ids, strict=True) if name in rows}
@@ -105,19 +99,11 @@ def _decode(photos: Sequence[Photo], whole: View, workers: int) -> torch.Tensor:
     return torch.cat([batch.images.permute(0, 2, 3, 1) for batch in loaded])
 
 
-def _write(path: Path, names: Sequence[str], pixels: torch.Tensor) -> None:
-    durable.make_folder(path.parent)
-    with durable.replacing(path) as temporary:
-        save_file({"pixels": pixels}, temporary, metadata={"ids": json.dumps(names)})
-
-
 def _open(path: Path) -> Mapping[str, Pixels]:
     """The rows of a file, mapped; none where it can't be read, so that they are made again."""
-    try:
-        with safe_open(path, framework="pt") as shard:
-            names: list[str] = json.loads(shard.metadata()["ids"])
-            pixels: NDArray[np.uint8] = shard.get_tensor("pixels").numpy()  # not read yet
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    names, rows = read_shard(path)
+    if rows is None:
         return {}
+    pixels: NDArray[np.uint8] = rows.numpy()
     pixels.flags.writeable = False
     return dict(zip(names, pixels, strict=True))

@@ -1,19 +1,15 @@
 """Feature maps computed once per photo and kept on disk, shared by every run that needs them."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fieldmark import durable
+from fieldmark.shards import read_shard, shards_in, write_shard
 
-_SHARD_BYTES = 64 << 20  # little enough to lose to a power cut, enough to write at full speed
+SHARD_BYTES = 64 << 20  # little enough to lose to a power cut, enough to write at full speed
 
 Positions = list[int]
 Compute = Callable[[Positions], Iterator[tuple[Positions, Tensor]]]
@@ -53,7 +49,7 @@ class FeatureStore:
         wanted: dict[str, Positions] = {}
         for position, name in enumerate(ids):
             wanted.setdefault(name, []).append(position)
-        for path in self._shards(key):
+        for path in shards_in(self.folder / key):
             yield from _read(path, wanted)
         missing = [positions[0] for positions in wanted.values()]
         if missing:
@@ -61,11 +57,8 @@ class FeatureStore:
 
     def missing(self, key: str, ids: Sequence[str]) -> int:
         """How many different photos of `ids` have no map under `key` yet."""
-        known = {name for path in self._shards(key) for name in _ids(path)}
+        known = {name for path in shards_in(self.folder / key) for name in read_shard(path)[0]}
         return len(set(ids) - known)
-
-    def _shards(self, key: str) -> list[Path]:
-        return sorted((self.folder / key).glob("*.safetensors"))
 
     def _fill(
         self,
@@ -80,37 +73,18 @@ class FeatureStore:
             names += [ids[position] for position in positions]
             maps.append(batch)
             yield _spread(names[-len(positions) :], batch, wanted)
-            if sum(part.nbytes for part in maps) >= _SHARD_BYTES:
-                self._write(key, names, torch.cat(maps))
+            if sum(part.nbytes for part in maps) >= SHARD_BYTES:
+                write_shard(self.folder / key, names, torch.cat(maps))
                 names, maps = [], []
         if maps:
-            self._write(key, names, torch.cat(maps))
-
-    def _write(self, key: str, names: list[str], maps: Tensor) -> None:
-        content = sha256("\n".join(names).encode()).hexdigest()[:32]
-        folder = self.folder / key
-        durable.make_folder(folder)
-        with durable.replacing(folder / f"{content}.safetensors") as temporary:
-            save_file({"maps": maps.contiguous()}, temporary, metadata={"ids": json.dumps(names)})
-
-
-def _ids(path: Path) -> list[str]:
-    """The ids a shard holds; none where it can't be read, so that it is computed again."""
-    try:
-        with safe_open(path, framework="pt") as shard:
-            names: list[str] = json.loads(shard.metadata()["ids"])
-            return names
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return []
+            write_shard(self.folder / key, names, torch.cat(maps))
 
 
 def _read(path: Path, wanted: dict[str, Positions]) -> Iterator[tuple[Positions, Tensor]]:
     """Yield what a shard has of `wanted`, and strike it off."""
-    names = _ids(path)
+    names, maps = read_shard(path)
     rows = [row for row, name in enumerate(names) if name in wanted]
-    if rows:
-        with safe_open(path, framework="pt") as shard:
-            maps = shard.get_tensor("maps")
+    if rows and maps is not None:
         found = [names[row] for row in rows]
         yield _spread(found, maps if len(rows) == len(names) else maps[rows], wanted)
         for name in found:
