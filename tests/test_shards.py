@@ -6,6 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fieldmark import disk_room
+from fieldmark.errors import DiskError
 from fieldmark.shards import read_shard, shards_in, write_shard
 
 ROWS = torch.arange(24, dtype=torch.bfloat16).reshape(3, 2, 4)
@@ -25,6 +27,14 @@ def test_the_same_ids_are_the_same_file(tmp_path: Path) -> None:
     one, other = (write_shard(tmp_path, ["a", "b", "c"], rows) for rows in (ROWS, ROWS + 1))
     assert one == other
     assert write_shard(tmp_path, ["a", "b", "d"], ROWS) != one
+
+
+def test_there_must_be_room_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.zeros(4, 1 << 18)
+    monkeypatch.setattr(disk_room, "free_bytes", lambda _: disk_room.RESERVE + rows.nbytes - 1)
+    with pytest.raises(DiskError, match=r"needs 4 MB and 16 MB in reserve"):
+        write_shard(tmp_path, list("abcd"), rows)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, -1])

@@ -17,11 +17,15 @@ from fieldmark import durable
 
 
 def write_shard(folder: Path, ids: Sequence[str], rows: Tensor) -> Path:
-    """Keep rows (N, ...) of as many ids in `folder`, in a file named by the ids."""
+    """Keep rows (N, ...) of as many ids in `folder`, in a file named by the ids.
+
+    Raises:
+        DiskError: there is no room for it.
+    """
     durable.make_folder(folder)
     name = sha256("\n".join(ids).encode()).hexdigest()[:32]
     path = folder / f"{name}.safetensors"
-    with durable.replacing(path) as temporary:
+    with durable.replacing(path, size=rows.nbytes) as temporary:
         save_file({"rows": rows.contiguous()}, temporary, metadata={"ids": json.dumps(list(ids))})
     return path
 
