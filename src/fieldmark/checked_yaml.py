@@ -92,6 +92,22 @@ def _apply(content: Any, override: str) -> Location:
     path, equals, value = override.partition("=")
     if not equals or not path:
         raise RecipeError(f"An override is written key=value, as in seed=1; got {override!r}.")
+    place, location = locate(content, path, override)
+    place[location[-1]] = _parse(value, f"The override {override!r}")
+    return location
+
+
+def locate(content: Any, path: str, override: str) -> tuple[Any, Location]:
+    """What holds `path.to.key` in a parsed file, made where it is missing, and the way there.
+
+    Args:
+        content: mappings and lists; a list's items go by position or by their `name`.
+        path: keys, with dots between.
+        override: what a message calls it.
+
+    Raises:
+        RecipeError: a list has no such item, or a value holds no keys.
+    """
     location: list[int | str] = []
     place = content
     *parents, last = path.split(".")
@@ -101,9 +117,7 @@ def _apply(content: Any, override: str) -> Location:
             place[key] = {}
         place = place[key]
         location.append(key)
-    key = _key(place, last, override)
-    place[key] = _parse(value, f"The override {override!r}")
-    return (*location, key)
+    return place, (*location, _key(place, last, override))
 
 
 def _key(place: Any, part: str, override: str) -> int | str:

@@ -8,10 +8,10 @@ from rich.table import Table
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.studies.answers import read_answers
-from fieldmark.studies.effects import Cell, Setting, main_effects
+from fieldmark.studies.effects import Cell, Setting, main_effects, study_spread
 from fieldmark.studies.selection import best_cell
-from fieldmark.studies.spread import SeedSpread, pooled_spread
 from fieldmark.studies.study import Study
+from fieldmark.studies.table import summarize
 from fieldmark.terminal import Format, listing
 
 SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_blue1")
@@ -19,21 +19,19 @@ SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_bl
 
 def rows_of(study: Study) -> list[dict[str, object]]:
     """A row a cell: its settings, the mean of its seeds, how many there are, its state."""
-    states, results = study.states(), study.results()
+    states = study.states()
     rows: list[dict[str, object]] = []
     for cell in study.cells:
-        slots = study.slots_of(cell)
-        done = [results[slot.key] for slot in slots if slot.key in results]
-        reasons = [result.reason for result in done if result.reason]
-        found = sorted({states[slot.key] for slot in slots})
+        found = summarize(study, cell, states)
+        each = sorted({states[slot.key] for slot in study.slots_of(cell)})
         rows.append(
             {
                 **{name: _plain(value) for name, value in cell.points[0].items()},
-                "mean": study.objective(cell),
-                "seeds": sum(result.status == "finished" for result in done),
-                "status": ", ".join(found),
-                "seconds": round(sum(result.seconds for result in done), 2),
-                "reason": "; ".join(reasons),
+                "mean": found.mean,
+                "seeds": found.seeds,
+                "status": ", ".join(each),
+                "seconds": round(found.seconds, 2),
+                "reason": found.reason or "",
             }
         )
     return rows
@@ -63,9 +61,7 @@ def sentences(study: Study) -> list[str]:
     cells = _answered(study)
     if len(cells) < 2:
         return []
-    answers = [cell.answers for cell in cells]
-    several = len(answers[0].seeds) > 1
-    spread: SeedSpread | None = pooled_spread(answers) if several else None
+    spread = study_spread(cells)
     found = [effect.describe() for effect in main_effects(cells, spread=spread)]
     best = best_cell(cells, spread=spread)
     settings = ", ".join(f"{name} {value}" for name, value in cells[best.cell].settings.items())

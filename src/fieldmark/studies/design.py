@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from fieldmark.checked_yaml import check_text
+from fieldmark.checked_yaml import check_text, locate
 from fieldmark.errors import RecipeError
 from fieldmark.recipe import Recipe
 from fieldmark.studies.sampler import Point, drawn
@@ -167,7 +167,7 @@ class Design:
             for path, value in changes:
                 _set(content, path, value)
             return Recipe.model_validate(content)
-        except (ValidationError, LookupError, TypeError, ValueError):
+        except (ValidationError, RecipeError):
             _, base_text, overrides = self.texts
             told = [o for o in overrides if re.split(r"[.=]", o)[0] not in StudyFile.model_fields]
             told += [f"{path}={json.dumps(value)}" for path, value in changes]
@@ -238,24 +238,9 @@ def _short_hash(recipe_hash: str, folds: int | None) -> str:
 
 
 def _set(content: Any, path: str, value: Any) -> None:
-    """Set `path.to.key` in a file's content, as `checked_yaml` does for overrides, but fast."""
-    *parents, last = path.split(".")
-    place = content
-    for part in parents:
-        key = _key(place, part)
-        if isinstance(place, dict) and place.get(key) is None:
-            place[key] = {}
-        place = place[key]
-    place[_key(place, last)] = copy.deepcopy(value)
-
-
-def _key(place: Any, part: str) -> int | str:
-    if not isinstance(place, list):
-        return part
-    if part.isdigit():
-        return int(part)
-    (found,) = (i for i, item in enumerate(place) if item.get("name") == part)
-    return found
+    """Set `path.to.key` in a file's content, which then shares nothing with the value."""
+    place, location = locate(content, path, path)
+    place[location[-1]] = copy.deepcopy(value)
 
 
 def _messages(error: RecipeError) -> list[str]:

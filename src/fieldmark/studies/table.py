@@ -6,9 +6,9 @@ show on other photos too is for `studies.compare` and `studies.effects`.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,28 @@ from fieldmark.studies.space import Axis
 from fieldmark.studies.study import State, Study
 
 BINS = 4  # of equal counts, that the settings of a space are seen in
+
+
+class Summary(NamedTuple):
+    """What came of a cell's seeds.
+
+    Attributes:
+        mean: Of the objective over the seeds that finished; None where none did.
+        spread: Their standard deviation, n - 1; None below two.
+        seeds: How many finished.
+        failed: How many did not.
+        status: Of the one furthest from its end.
+        seconds: Of all of them.
+        reason: Why some failed.
+    """
+
+    mean: float | None
+    spread: float | None
+    seeds: int
+    failed: int
+    status: State
+    seconds: float
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +81,7 @@ def cell_table(study: Study) -> pl.DataFrame:
     """
     states = study.states()
     rows = [
-        (point, cell.hash, _summary(study, cell, states))
+        (point, cell.hash, summarize(study, cell, states))
         for cell in study.cells
         for point in cell.points
     ]
@@ -79,6 +101,23 @@ def cell_table(study: Study) -> pl.DataFrame:
     summaries = pl.DataFrame([row[2] for row in rows], schema=schema, orient="row")
     cells = pl.Series("cell", [row[1] for row in rows], dtype=pl.String)
     return pl.DataFrame([cells, *axes]).hstack(summaries)
+
+
+def summarize(study: Study, cell: Cell, states: Mapping[tuple[str, int], State]) -> Summary:
+    """What came of a cell; `states` are the study's."""
+    slots = study.slots_of(cell)
+    found = [result for slot in slots if (result := study.records.of(slot))]
+    values = [_value(study, result) for result in found if result.status == "finished"]
+    reasons = list(dict.fromkeys(r.reason for r in found if r.status == "failed" and r.reason))
+    mean = math.fsum(values) / len(values) if values else None
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    of_cell = {states[slot.key] for slot in slots}
+    order: tuple[State, ...] = ("running", "waiting", "finished", "failed")
+    status = next(state for state in order if state in of_cell)
+    seconds = math.fsum(result.seconds for result in found)
+    failed = len(found) - len(values)
+    reason = "; ".join(reasons) or None
+    return Summary(mean, spread, len(values), failed, status, seconds, reason)
 
 
 def marginals(study: Study, table: pl.DataFrame, axis: str) -> pl.DataFrame:
@@ -150,22 +189,6 @@ def score_guess(study: Study) -> Guess | None:
         right=_is_right(expect.direction, expect.size, low, high),
         results_before=study.results_before_expecting,
     )
-
-
-def _summary(study: Study, cell: Cell, states: dict[tuple[str, int], State]) -> tuple[Any, ...]:
-    """What stands in a cell's row after its axes."""
-    slots = study.slots_of(cell)
-    found = [result for slot in slots if (result := study.records.of(slot))]
-    values = [_value(study, result) for result in found if result.status == "finished"]
-    reasons = list(dict.fromkeys(r.reason for r in found if r.status == "failed" and r.reason))
-    mean = math.fsum(values) / len(values) if values else None
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    of_cell = {states[slot.key] for slot in slots}
-    order: tuple[State, ...] = ("running", "waiting", "finished", "failed")
-    status = next(state for state in order if state in of_cell)
-    seconds = math.fsum(result.seconds for result in found)
-    failed = len(found) - len(values)
-    return mean, spread, len(values), failed, status, seconds, "; ".join(reasons) or None
 
 
 def _value(study: Study, result: Result) -> float:
