@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fieldmark.cli_study import study_app
+from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example
 
@@ -58,9 +58,7 @@ def train(
     recipe: Annotated[
         str | None, typer.Argument(help="A recipe file, or a shipped recipe's name.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set.")
-    ] = None,
+    overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; runs/NAME-1, -2, … unless given.")
     ] = None,
@@ -166,9 +164,7 @@ def refit(
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark inspect toy data.folder=photos"))
 def inspect(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set.")
-    ] = None,
+    overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("inputs.png"),
 ) -> None:
     """Draw photos as the network will see them, in training and in evaluation."""

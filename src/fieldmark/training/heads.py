@@ -71,6 +71,7 @@ class FrozenFeatures:
         return self.rows @ self.rows.T
 
 
+@dataclass(eq=False)
 class Heads(ABC):
     """H linear classifiers in training.
 
@@ -81,14 +82,13 @@ class Heads(ABC):
         heads: H of them: the first H / F are over the first features, and so on.
     """
 
-    def __init__(
-        self,
-        features: Sequence[FrozenFeatures],
-        train: Tensor,
-        labels: Tensor,
-        heads: Sequence[HeadSettings],
-    ) -> None:
-        self.features, self.train, self.labels, self.heads = features, train, labels, heads
+    features: Sequence[FrozenFeatures]
+    train: Tensor
+    labels: Tensor
+    heads: Sequence[HeadSettings]
+
+    def __post_init__(self) -> None:
+        heads = self.heads
         self.bias = torch.stack([head.bias for head in heads])  # (H, K)
         self._bias_momentum = torch.zeros_like(self.bias)
         self._momentum = _column(head.momentum for head in heads)  # (H,)
@@ -152,15 +152,9 @@ class Heads(ABC):
 class PrimalHeads(Heads):
     """Heads as weights and momentum; for features shorter than the list of photos, of one kind."""
 
-    def __init__(
-        self,
-        features: Sequence[FrozenFeatures],
-        train: Tensor,
-        labels: Tensor,
-        heads: Sequence[HeadSettings],
-    ) -> None:
-        super().__init__(features, train, labels, heads)
-        self._weight = torch.stack([head.weight for head in heads])  # (H, K, D)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._weight = torch.stack([head.weight for head in self.heads])  # (H, K, D)
         self._velocity = torch.zeros_like(self._weight)
 
     def logits(self, photos: Tensor) -> Tensor:
@@ -198,14 +192,9 @@ class PrimalHeads(Heads):
 class DualHeads(Heads):
     """Heads as sums over training photos; for features longer than the list of photos."""
 
-    def __init__(
-        self,
-        features: Sequence[FrozenFeatures],
-        train: Tensor,
-        labels: Tensor,
-        heads: Sequence[HeadSettings],
-    ) -> None:
-        super().__init__(features, train, labels, heads)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        features, train = self.features, self.train
         H, K = self.bias.shape
         self._each = H // len(features)  # heads
         self._among = torch.stack([kind.gram[train][:, train] for kind in features])  # (F, N, N)
