@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
-from fieldmark.errors import RecipeError, RecordError
+from fieldmark.errors import RecipeError, RecordError, SettingError
 from fieldmark.shipped import base_text, find_design, study_names
 from fieldmark.studies.study import Study
 
@@ -74,6 +74,11 @@ def test_plan_run_show_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPat
     assert "The best cell (" in told
     again = _told("run", folder / "rates.yaml", *out)
     assert "0 runs to go" in again
+    before = {path: path.read_bytes() for path in (folder / "rates").rglob("*") if path.is_file()}
+    changed = _told("plan", folder / "rates.yaml", "seeds=3", *out)
+    assert "4 cells (0 duplicates), 12 runs, 8 of them done" in changed
+    after = {path: path.read_bytes() for path in (folder / "rates").rglob("*") if path.is_file()}
+    assert after == before  # not even what would be asked now
     rows = json.loads(_told("show", folder / "rates", "--format", "json"))
     assert [(row["lr"], row["pooling"]) for row in rows] == [
         (0.1, "average"),
@@ -123,6 +128,16 @@ def test_a_base_ends_with_the_stage_it_names() -> None:
         base_text("my-photos@tail")
     with pytest.raises(RecipeError, match="Did you mean weight-decay"):
         find_design("weight-decai")
+
+
+def test_a_plan_looks_at_its_folder_and_leaves_it(folder: Path, tmp_path: Path) -> None:
+    assert "0 of them done" in _told("plan", folder / "rates.yaml", "--out", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine.txt").write_text("not a study")
+    arguments = ["study", "plan", str(folder / "rates.yaml"), "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, SettingError)
+    assert "is not empty, and holds no study" in str(done.exception)
 
 
 def test_what_is_no_study_is_told() -> None:

@@ -10,13 +10,15 @@ from fieldmark.shipped import find_design
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
+from fieldmark.studies.design import Design
 from fieldmark.studies.executor import LocalExecutor
 from fieldmark.studies.run import MANIFEST
 from fieldmark.studies.study import Study
+from fieldmark.studies.trial import OUT_OF_FOLD
 from fieldmark.study_report import show
 from fieldmark.terminal import Format, listing
 
-PREFERRED = ("out_of_fold", "val", "test")
+PREFERRED = (OUT_OF_FOLD, "val", "test")
 MOST_CLASSES = 8
 
 
@@ -78,7 +80,7 @@ def _shared_split(runs: list[Path]) -> str:
 
 def plan(console: Console, name: str, overrides: list[str], folder: Path | None) -> None:
     """Print what a study comes to, before anything runs."""
-    study = _begin(name, overrides, folder or _folder(name), keep=False)
+    study = _foreseen(find_design(name, overrides), folder or _folder(name))
     asked = study.plan()
     console.print(f"[bold]{study.design.file.question}[/bold]", highlight=False)
     lines = [
@@ -95,7 +97,8 @@ def run(
     console: Console, name: str, overrides: list[str], folder: Path | None, workers: int
 ) -> None:
     """Run what a study lacks, then print what it found."""
-    study = _begin(name, overrides, folder or _folder(name))
+    # Mistakes of the file are told before torch is loaded.
+    study = Study.create(folder or _folder(name), find_design(name, overrides))
     left = sum(len(group.slots) for group in study.plan().groups)
     console.print(f"{study.folder}: {left} runs to go", highlight=False)
     executor = LocalExecutor("fieldmark.trials:run_trials", workers=workers)
@@ -117,9 +120,9 @@ def _folder(name: str) -> Path:
     return Path("studies") / Path(name).stem
 
 
-def _begin(name: str, overrides: list[str], folder: Path, *, keep: bool = True) -> Study:
-    design = find_design(name, overrides)  # its mistakes are told before torch is loaded
-    if keep or folder.exists():
-        return Study.create(folder, design)
+def _foreseen(design: Design, folder: Path) -> Study:
+    """The study as it would go on in a folder, which stays as it is."""
+    if known := Study.found(folder):
+        return known.asking(design)
     with tempfile.TemporaryDirectory() as nowhere:
         return Study.create(Path(nowhere) / folder.name, design)

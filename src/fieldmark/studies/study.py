@@ -11,6 +11,7 @@
 States are derived from these and kept nowhere else: run again, and what has no result is run.
 """
 
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -130,6 +131,19 @@ class Study:
         return cls(folder)
 
     @classmethod
+    def found(cls, folder: Path) -> "Study | None":
+        """The study in a folder; None where one may begin.
+
+        Raises:
+            SettingError: the folder holds something else.
+        """
+        if (folder / JOURNAL).is_file():
+            return cls(folder)
+        if folder.is_dir() and not _was_only_begun(folder):
+            raise SettingError(f"`{folder}` is not empty, and holds no study. Name another folder.")
+        return None
+
+    @classmethod
     def open(cls, folder: Path) -> "Study":
         """A study that was begun."""
         return cls(folder)
@@ -144,9 +158,19 @@ class Study:
         text, base, overrides = newest["study"], newest["base"], tuple(newest["overrides"])
         if not hasattr(self, "design") or self.design.texts != (text, base, overrides):
             name = str(self.folder / "study.yaml")
-            self.design = Design.read(text, lambda _: str(base), overrides, name=name)
-            self.records = Results(self.folder, self.design.metric)
+            self._ask(Design.read(text, lambda _: str(base), overrides, name=name))
         self._cells = self.design.cells(self.points())
+
+    def asking(self, design: Design) -> "Study":
+        """The study as it would be if it went on with another design; nothing is written."""
+        other = copy.copy(self)
+        other._ask(design)
+        other._cells = design.cells(other.points())
+        return other
+
+    def _ask(self, design: Design) -> None:
+        self.design = design
+        self.records = Results(self.folder, design.metric)
 
     @property
     def results_before_expecting(self) -> int:
