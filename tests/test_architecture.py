@@ -69,13 +69,22 @@ DIAGNOSIS = tuple(
     f"diagnosis.{name}"
     for name in (
         *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
-        *("schedule", "stages", "data", "search", "diagnose", "advice"),
+        *(
+            "schedule",
+            "stages",
+            "data",
+            "study_evidence",
+            "search",
+            "comparisons",
+            "diagnose",
+            "advice",
+        ),
     )
 )
 L4 = ("charts", *DIAGNOSIS)
 L5 = (
-    *("shipped", "terminal", "study_report", "questions", "cli_study"),
-    *("diagnosis_report", "cli_diagnose", "cli", "__main__", "__init__"),
+    *("shipped", "terminal", "diagnosis_report", "study_report", "questions", "cli_study"),
+    *("cli_diagnose", "cli", "__main__", "__init__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room
@@ -92,7 +101,8 @@ BELOW = {  # what a room may import besides the files before it in the room
     L5: (*L0, *RECIPE, *METRICS, *LAYERS, *DATA, *TRAINING, *STUDIES, *L3, *L4),
 }
 WITHOUT_TORCH = (*L0, *RECIPE, *METRICS, *STUDIES, *L4, *L5)
-FOLDERS = {"layers", "data", "training", "studies", "diagnosis"}  # their __init__ holds a docstring, no code
+# Their __init__ holds a docstring, no code.
+FOLDERS = {"layers", "data", "training", "studies", "diagnosis"}
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60
