@@ -51,6 +51,8 @@ class Curve:
     @property
     def late(self) -> Self:
         """What was recorded in the stage's last quarter, the last record at least."""
+        if not len(self):
+            return self
         start = self.steps[-1] - LATE * (self.steps[-1] - self.steps[0])
         return self[self.steps >= start]
 
