@@ -66,7 +66,9 @@ def test_what_was_rehearsed(look, name, outcome, rehearsal):
 def test_a_rehearsal_may_lie_elsewhere(record, tmp_path):
     from fieldmark.diagnosis.diagnose import diagnose_run
 
-    (tmp_path / "rehearsal.json").write_text('{"range": {"head": {"band": null, "reason": "flat"}}}')
+    (tmp_path / "rehearsal.json").write_text(
+        '{"range": {"head": {"band": null, "reason": "flat"}}}'
+    )
     found = {f.check: f for f in diagnose_run(record(), tmp_path)}["no_band_of_rates"]
     assert found.title == "The range test of stage head gives no band of learning rates: flat."
 

@@ -91,7 +91,7 @@ def test_a_healthy_run_has_no_problem(record):
 def test_texts_are_sentences(check):
     for name in ("title", "cause", "refuted_by"):
         text = getattr(check.texts, name)
-        assert text.endswith(".") or text.endswith("}"), text
+        assert text.endswith((".", "}")), text
     assert not check.texts.label.endswith(".")
     assert not placeholders(check.texts.label)
 

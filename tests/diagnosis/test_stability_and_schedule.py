@@ -104,7 +104,7 @@ def test_chance_alone_has_no_rhythm(look, well):
     assert fired <= 1
 
 
-STRAIGHT = np.linspace(LN10, 0.7 * LN10, 31)
+STRAIGHT = np.linspace(LN10, 0.76 * LN10, 31)
 CONSTANT = {"schedule": "constant"}
 RATE = np.ones(30)
 
@@ -113,7 +113,7 @@ RATE = np.ones(30)
     ("name", "outcome", "loss", "settings"),
     [
         ("lr_too_low", "fires", STRAIGHT, {}),
-        ("lr_too_low", "does not", np.linspace(LN10, 0.4 * LN10, 31), {}),  # it got somewhere
+        ("lr_too_low", "does not", np.linspace(LN10, 0.74 * LN10, 31), {}),  # it got somewhere
         ("lr_too_low", "does not", np.r_[np.linspace(LN10, 1.7, 11), np.full(20, 1.69)], {}),
         ("lr_too_low", "does not", STRAIGHT[:8], {"length": "7 epochs"}),  # short before slow
     ],
@@ -121,6 +121,13 @@ RATE = np.ones(30)
 def test_rates_too_low(look, well, name, outcome, loss, settings):
     curves = well(len(loss), **{"minitrain/loss": loss, "train/lr": RATE[: len(loss) - 1]})
     assert look(name, (settings | CONSTANT, curves)).outcome == outcome
+
+
+def test_what_a_high_rate_threw_up_is_no_slow_fall(look, well):
+    loss = np.r_[np.linspace(LN10, 1.8, 6), np.linspace(1.9, 2.2, 10), np.linspace(2.2, 1.8, 15)]
+    curves = well(**{"minitrain/loss": loss, "val/loss": loss, "train/lr": RATE})
+    assert look("lr_too_low", (CONSTANT, curves)).outcome == "does not"
+    assert look("too_short", (CONSTANT, curves)).outcome == "does not"
 
 
 def test_a_cosine_does_not_hide_a_rate_too_low(look, well):
@@ -181,7 +188,11 @@ def test_rates_lowered_too_early(look, well, name, outcome, rates, loss, top1):
 @pytest.mark.parametrize(
     ("name", "outcome", "schedule"),
     [
-        ("milestone_beyond_the_end", "does not", {"name": "multistep", "milestones": ["29 epochs"]}),
+        (
+            "milestone_beyond_the_end",
+            "does not",
+            {"name": "multistep", "milestones": ["29 epochs"]},
+        ),
         ("milestone_beyond_the_end", "fires", {"name": "multistep", "milestones": ["30 epochs"]}),
         ("milestone_beyond_the_end", "fires", {"name": "step", "every": "31 epochs"}),
         ("milestone_beyond_the_end", "does not", {"name": "step", "every": "10 epochs"}),

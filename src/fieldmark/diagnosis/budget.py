@@ -24,7 +24,7 @@ FEWEST_SECONDS = 5.0
     title="In stage {stage} val was still getting better when it ended: {share:.0%} of what the "
     "loss on `{split}` fell came in the second half ({middle:.2f} to {end:.2f} nats), and its "
     "best is at step {best_step:,} of {last_step:,}.",
-    cause="The stage is too short.",
+    cause="The stage is too short for its learning rate.",
     advice="Double the length to {longer} and let the schedule stretch with it; do not just go on "
     "at a tiny lr.",
     refuted_by="With twice the length val is better by less than chance.",
@@ -34,7 +34,7 @@ FEWEST_SECONDS = 5.0
 def too_short(stage: StageEvidence) -> Seen:
     """Best in the last quarter and still gaining, in progress by lr: no schedule hides it."""
     loss = stage.val("loss")
-    if short := lacks(loss, 4):
+    if short := lacks(loss, 3):
         return short
     progress = stage.progress(loss.steps)
     share, best = fall_left(loss, progress), int(loss.values.argmin())

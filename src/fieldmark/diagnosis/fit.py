@@ -24,9 +24,16 @@ def _lowest(curve: Curve) -> int:
 
 
 def _risen(curve: Curve, margin: float) -> bool:
-    """Whether the smoothed curve stays above its lowest by a margin, and for how long it must."""
+    """Whether a curve rose from its lowest by a margin for good.
+
+    Its last quarter does on average, which chance moves little, and to its end no three looks come
+    half of the way back. The lowest of many looks is low by chance too, the more they scatter: what
+    they scatter is added to the margin.
+    """
     smooth = curve.smooth.values
-    return bool((smooth[-curve.lasting :] > smooth.min() + margin).all())
+    stays = (smooth[-curve.lasting :] > smooth.min() + margin / 2).all()
+    scatter = curve[_lowest(curve) :].jitter
+    return bool(stays) and curve.late_mean > smooth.min() + margin + scatter
 
 
 def _error_curve(stage: StageEvidence) -> Curve:
