@@ -47,7 +47,7 @@ def told(*arguments: object) -> str:
 
 def test_findings_are_told_in_sentences_with_what_to_try(slow_run):
     said = told(slow_run)
-    assert "Problem In stage head the loss on minitrain falls from 2.30 to only 1.84 nats" in said
+    assert "Warning In stage head the loss on minitrain falls from 2.30 to only 1.84 nats" in said
     for part in ("Cause: The learning rate is too low", "Try: Raise lr to 0.1", "Wrong if: At ten"):
         assert part in said
     assert "lr_too_low (R7). Words: lr, minitrain. Seen in stage head, minitrain/loss" in said
@@ -66,7 +66,7 @@ def test_all_says_why_the_others_do_not(slow_run):
 def test_programs_get_rows(slow_run):
     rows = json.loads(told(slow_run, "--format", "json"))
     assert rows[0]["check"] == "lr_too_low"
-    assert rows[0]["severity"] == "problem"
+    assert rows[0]["severity"] == "warning"
     assert json.loads(rows[0]["numbers"])["stage"] == "head"
     everything = json.loads(told(slow_run, "--format", "json", "--all"))
     assert len(everything) == len(RUN_CHECKS)
@@ -100,7 +100,7 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
 
 def test_a_run_ends_with_the_finding_most_worth_knowing(slow_run):
     said = run_diagnosis(Run(slow_run))
-    assert said.startswith("Diagnosis, problem: In stage head the loss on minitrain")
+    assert said.startswith("Diagnosis, warning: In stage head the loss on minitrain")
     assert said.endswith(f"fieldmark diagnose {slow_run}")
     assert most_worth([], slow_run) == "Diagnosis: none of the 0 checks that can tell fires."
 
