@@ -39,7 +39,7 @@ DATA = tuple(
 TRAINING = tuple(
     f"training.{name}"
     for name in (
-        *("optim", "loss", "nonfinite", "memory", "stage", "features"),
+        *("world", "optim", "loss", "nonfinite", "memory", "stage", "features"),
         *("heads", "many_heads", "exact", "checkpoint", "average", "observe"),
     )
 )

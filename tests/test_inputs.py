@@ -17,6 +17,7 @@ from fieldmark.errors import SettingError
 from fieldmark.inputs import PhotoInputs, stage_loss, training_steps
 from fieldmark.recipe import Recipe
 from fieldmark.training.stage import Batch
+from fieldmark.training.world import World
 
 RECIPE = """\
 data: {folder: "%s", image_size: 32, resize_size: 36}
@@ -161,3 +162,25 @@ def test_weights_of_no_class_are_told(folder: Path):
     one = task(folder, "stages.0.class_weights={robin: 2}")
     with pytest.raises(SettingError, match=r"no class of the photos: robin\. .*ani, tern, wren"):
         stage_loss(one, one.recipe.stages[0])
+
+
+@pytest.mark.parametrize("changes", [[], ["augment.mixup=0.4", "augment.cutmix=1"]])
+@pytest.mark.parametrize("sampling", ["shuffled", "balanced"])
+def test_processes_see_the_same_photos_step_by_step_as_one_alone(
+    folder: Path, changes: list[str], sampling: str
+):
+    one = task(folder, *changes)
+    labels = [photo.label for photo in one.part("train")]
+
+    def steps(world: World) -> list[list[Batch]]:
+        inputs = PhotoInputs(one, None, world)
+        made = training_steps(inputs, labels, batch_size=4, accumulate=2, seed=3, sampling=sampling)
+        return list(islice(made, 5))  # more than an epoch, which ends with a smaller step
+
+    parts = zip(*(steps(World(rank, 3)) for rank in range(3)), strict=True)
+    for whole, shared in zip(steps(World()), parts, strict=True):
+        for number, batch in enumerate(whole):
+            joined = [torch.cat(part) for part in zip(*(p[number] for p in shared), strict=True)]
+            assert torch.equal(joined[0], batch.indices)
+            assert torch.equal(joined[1], batch.inputs)
+            torch.testing.assert_close(joined[2], batch.labels)

@@ -149,6 +149,7 @@ class StageSteps:
             name=lambda position: photos[position].key,
             passes=self.passes,
             look=self._look,
+            world=self.inputs.world,
         )
 
     def _look(self) -> bool:

@@ -169,6 +169,8 @@ class RunWriter(AbstractContextManager["RunWriter"]):
     As a context manager it closes the journal, and an exception fails a run still running.
     """
 
+    writes = True
+
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = Path(folder)
         self.manifest = manifest
@@ -197,7 +199,11 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         durable.make_folder(folder)
         durable.replace(folder / RECIPE, recipe_text.encode())
         writer = cls(folder, started)
-        durable.replace(folder / MANIFEST, content)
+        try:
+            durable.replace(folder / MANIFEST, content)
+        except BaseException:
+            writer.close()
+            raise
         return writer
 
     @classmethod
@@ -313,6 +319,35 @@ class RunWriter(AbstractContextManager["RunWriter"]):
 
     def _append(self, record: dict[str, durable.JSON]) -> None:
         self._journal.append({**record, "time": durable.now()})
+
+
+class Onlooker(RunWriter):
+    """Writes nothing: for the processes of a training beside the one that writes its run."""
+
+    writes = False
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.manifest = manifest
+
+    def log(self, line: str) -> None:
+        """Nothing."""
+
+    def predictions(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def update_manifest(self, **fields: Any) -> None:
+        """Nothing on the disk."""
+        self.manifest |= fields
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing."""
+
+    def _append(self, record: dict[str, durable.JSON]) -> None:
+        pass
 
 
 def _to_json(manifest: Mapping[str, Any]) -> bytes:

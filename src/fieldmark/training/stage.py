@@ -17,6 +17,9 @@ from fieldmark.training.loss import PLAIN, Loss
 from fieldmark.training.memory import Passes, is_out_of_memory, moving_statistics, undone_on_error
 from fieldmark.training.nonfinite import all_finite, first_bad
 from fieldmark.training.optim import ParameterPlan, shape_gradients, trained
+from fieldmark.training.world import ALONE, World
+
+_NOT_AGAIN = "but not when it was taken once more: the computer's memory may be unsound"
 
 
 class Batch(NamedTuple):
@@ -82,6 +85,7 @@ def train_steps(
     name: Callable[[int], str] = str,
     passes: Passes | None = None,
     look: Callable[[], bool] = lambda: True,
+    world: World = ALONE,
 ) -> Iterator[float]:
     """Take one optimiser step for each group of batches and yield its mean loss in nats.
 
@@ -90,7 +94,8 @@ def train_steps(
 
     Args:
         network: inputs to logits (B, K).
-        steps: the batches of each step; more than one where gradients accumulate.
+        steps: the batches of each step, or this process's part of them; more than one where
+            gradients accumulate.
         optimizer: its groups carry `base_lr`.
         model: what `network` computes with, wholly or in part.
         factor: step, from 0, to the multiplier of every `base_lr`.
@@ -103,6 +108,7 @@ def train_steps(
         passes: what to do where a batch does not fit into memory.
         look: whether to look at a step's whole gradient; the loss, which is bad in the step after
             a bad gradient, is looked at in each.
+        world: the processes that share each step; all of them have its gradient and its loss.
 
     Raises:
         TrainingError: the loss or the gradient is no longer finite, says at which step, for which
@@ -113,13 +119,19 @@ def train_steps(
     for step, batches in enumerate(steps, start=first):
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor(step)
-        gradient = _Gradient(network, optimizer, loss, seed + step, statistics)
+        weight = _agree(world, sum(loss.weight(batch.labels) for batch in batches), passes)
+        # Masks of dropout are drawn by each process for its own part, so no two may be alike.
+        drawn = seed + step + (world.rank << 40)
+        gradient = _Gradient(network, optimizer, loss, weight, drawn, statistics)
         total, parts = gradient.fitting(batches, passes)
+        world.add_gradients(trained(optimizer))
+        total = float(world.sum(torch.tensor(total, dtype=torch.float64)))
         bad = _what_is_not_finite(total, optimizer, whole=look())
         if bad:
             rate = max(group["lr"] for group in optimizer.param_groups)
             when = f"{bad} at step {step + 1} of the stage, at lr {rate:g}"
-            raise TrainingError(f"{when}, {_origin(model, gradient, parts, name)}.")
+            told = world.all_said(_origin(model, gradient, parts, name))
+            raise TrainingError(f"{when}, {next(filter(None, told), _NOT_AGAIN)}.")
         before_step()
         shape_gradients(optimizer, clip_norm)
         optimizer.step()
@@ -133,18 +145,18 @@ class _Gradient:
     network: Callable[[Tensor], Tensor]
     optimizer: Optimizer
     loss: Loss
+    weight: float
     seed: int
     statistics: Sequence[Tensor]
 
     def take(self, batches: Sequence[Batch]) -> float:
-        """Compute it anew and return the mean loss."""
+        """Compute it anew and return the loss, or this process's share of it."""
         self.optimizer.zero_grad(set_to_none=True)
-        weight = sum(self.loss.weight(batch.labels) for batch in batches)
         total = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed % 2**63)
             for batch in batches:
-                part = self.loss.total(self.network(batch.inputs), batch.labels) / weight
+                part = self.loss.total(self.network(batch.inputs), batch.labels) / self.weight
                 part.backward()  # type: ignore[no-untyped-call]
                 total += part.item()
         return total
@@ -170,7 +182,20 @@ class _Gradient:
             return total, parts
 
 
+def _agree(world: World, weight: float, passes: Passes) -> float:
+    """What a step weighs in all processes, whose passes are from now on the shortest of any."""
+    if world.size == 1:
+        return weight
+    own = torch.tensor([weight, passes.most or math.inf], dtype=torch.float64)
+    weights, most = world.rows(own).T
+    if most.isfinite().any():
+        passes.join(int(most.min()))
+    return float(weights.sum())
+
+
 def _cut(batch: Batch, most: int | None) -> list[Batch]:
+    if len(batch.indices) == 0:  # this process has no part of a small batch
+        return []
     if most is None:
         return [batch]
     return [
@@ -190,8 +215,8 @@ def _what_is_not_finite(loss: float, optimizer: Optimizer, *, whole: bool) -> st
 
 def _origin(
     model: nn.Module, gradient: _Gradient, batches: Sequence[Batch], name: Callable[[int], str]
-) -> str:
-    """The samples of a failed step, the first bad tensor and what to do."""
+) -> str | None:
+    """The samples of a failed step, the first bad tensor and what to do; None if it is not here."""
     samples = {
         int(index): bool(inputs.isfinite().all())
         for batch in batches
@@ -203,4 +228,5 @@ def _origin(
     if bad:
         return f"on {shown}. First bad: the inputs. Look at these photos, or change `precision`"
     first = first_bad(model, lambda: gradient.take(batches))
-    return f"on {shown}. First bad: {first}. Lower the stage's lr tenfold, or give it a warmup"
+    advice = "Lower the stage's lr tenfold, or give it a warmup"
+    return first and f"on {shown}. First bad: {first}. {advice}"
