@@ -46,8 +46,9 @@ TRAINING = tuple(
 STUDIES = tuple(
     f"studies.{name}"
     for name in (
-        *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
-        *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
+        *("run", "onlooker", "trial", "answers", "spread", "verdict", "compare", "effects"),
+        *("selection", "space", "sampler", "design", "lease", "results", "study", "executor"),
+        "table",
     )
 )
 L3 = (

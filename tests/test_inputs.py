@@ -13,9 +13,10 @@ from PIL import Image
 from fieldmark.build import Task, build, content_ids, features_key
 from fieldmark.checked_yaml import check_text
 from fieldmark.data import decoding
-from fieldmark.errors import SettingError
-from fieldmark.inputs import PhotoInputs, stage_loss, training_steps
+from fieldmark.errors import SettingError, TrainingError
+from fieldmark.inputs import PhotoInputs, frozen_rows, stage_loss, training_steps
 from fieldmark.recipe import Recipe
+from fieldmark.training.features import FeatureStore
 from fieldmark.training.stage import Batch
 from fieldmark.training.world import World
 
@@ -184,3 +185,16 @@ def test_processes_see_the_same_photos_step_by_step_as_one_alone(
             assert torch.equal(joined[0], batch.indices)
             assert torch.equal(joined[1], batch.inputs)
             torch.testing.assert_close(joined[2], batch.labels)
+
+
+def test_features_that_are_no_numbers_are_refused_with_their_photos(folder: Path, tmp_path: Path):
+    one = task(folder)
+    photos = one.part("val")
+
+    class Roots(torch.nn.Module):
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return torch.stack([maps.new_ones(2), *maps.new_full((len(maps) - 1, 2), -1)]).sqrt()
+
+    said = rf"features of {photos[1].key}, .* are infinite or nan\. Look at these photos"
+    with pytest.raises(TrainingError, match=said):
+        frozen_rows(one, FeatureStore(tmp_path), photos, [Roots()], lambda done, total: None)

@@ -14,9 +14,10 @@ from fieldmark import machine
 from fieldmark.build import SplitName, Task, content_ids, features_key
 from fieldmark.data.cache import Pixels, resized_photos
 from fieldmark.data.chance import Chance
-from fieldmark.data.dataset import Photo
+from fieldmark.data.dataset import Photo, listed
 from fieldmark.data.loader import balanced_order, batches, epoch_order, load_batches
 from fieldmark.data.mixing import Mixing
+from fieldmark.errors import TrainingError
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.depthwise import QuickDepthwise
 from fieldmark.layers.model import split_frozen
@@ -231,7 +232,19 @@ def frozen_rows(
                 rows[number][positions[part]] = pooled
         done += len(positions)
         progress(done, len(photos))
+    for of_network in rows:
+        _check_finite(of_network, photos)
     return rows
+
+
+def _check_finite(rows: Tensor, photos: Sequence[Photo]) -> None:
+    """Refuse features that are no numbers: a classifier would learn nothing from them but more."""
+    bad = [photo.key for photo, row in zip(photos, rows, strict=True) if not row.isfinite().all()]
+    if bad:
+        raise TrainingError(
+            f"The features of {listed(bad)} are infinite or nan. Look at these photos and at the "
+            "backbone's weights, or try `precision: float32`."
+        )
 
 
 def _share_work(store: FeatureStore, key: str, ids: Sequence[str], compute: Compute) -> None:

@@ -16,6 +16,7 @@ from fieldmark.data.dataset import Photo
 from fieldmark.metrics import classification_metrics, log_softmax
 from fieldmark.recipe import Stage
 from fieldmark.schedule import Schedule
+from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import RunWriter
 from fieldmark.training.checkpoint import save_checkpoint
 from fieldmark.training.optim import ParameterPlan
@@ -89,6 +90,7 @@ class Ledger:
         self, writer: RunWriter, reporter: Reporter, at: Position, *, checkpoint_seconds: float
     ) -> None:
         self.writer = writer
+        self._writes = not isinstance(writer, Onlooker)
         self.reporter = reporter
         self.at = at
         self._checkpoint_seconds = checkpoint_seconds
@@ -174,7 +176,7 @@ class Ledger:
         if self._best is not None:  # first, so that a checkpoint never promises what is not there
             self.keep_weights(BEST, self._best)
             self._best = None
-        if self.writer.writes:
+        if self._writes:
             path = self.writer.folder / CHECKPOINT
             save_checkpoint(path, model, optimizer, asdict(self.at), average)
         self._saved = time.monotonic()
@@ -185,7 +187,7 @@ class Ledger:
 
     def keep_weights(self, name: str, state: Mapping[str, Tensor]) -> None:
         """Write a model's state into the run, in place of what is there."""
-        if not self.writer.writes:
+        if not self._writes:
             return
         path = self.writer.folder / name
         tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}

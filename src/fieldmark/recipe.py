@@ -319,18 +319,11 @@ class Recipe(Section):
 
     def file_hashes(self) -> dict[str, str]:
         """Content hash of each list, table and weights file it names, by path, if it is there."""
-        weights = self.backbone.weights
-        named = [*self.data.lists.values(), *self.data.split_files.values()]
-        named += [self.data.corrections] if self.data.corrections else []
-        named += [weights.removeprefix("file:")] if weights.startswith("file:") else []
-        return file_hashes(named)
+        kind, _, weights = self.backbone.weights.partition(":")
+        return file_hashes([*self.data.files, *([weights] if kind == "file" else [])])
 
     def hash(self) -> str:
-        """Content hash, 64 hex digits: equal for recipes that ask for the same training.
-
-        What the files it names say is part of it; photos are not, nor what `auto` means here: a run
-        keeps its recipe with that written in.
-        """
+        """Content hash, 64 hex digits: equal for recipes (and lists) that ask for one training."""
         content = self.model_dump(mode="json", exclude={"name", "about", "expected"})
         content["files"] = self.file_hashes()
         del content["data"]["cache"]  # the same pixels, sooner

@@ -10,7 +10,8 @@ from fieldmark.data.split import Split
 from fieldmark.errors import DataError, RecordError
 from fieldmark.ledger import CHECKPOINT, Ledger, Position, Reporter, Silent
 from fieldmark.recipe import Recipe, load_recipe
-from fieldmark.studies.run import MANIFEST, RECIPE, Onlooker, Run, RunWriter
+from fieldmark.studies.onlooker import Onlooker
+from fieldmark.studies.run import MANIFEST, RECIPE, Run, RunWriter
 from fieldmark.train import CHECKPOINT_SECONDS, SPLIT, Training, prepare, split_text, train
 from fieldmark.training.checkpoint import load_checkpoint, restore
 from fieldmark.training.features import FeatureStore

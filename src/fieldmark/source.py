@@ -98,6 +98,12 @@ class Source(Section):
     split_seed: int = 0
     """Seed of the cuts, apart from `seed` so that runs with other seeds see the same photos."""
 
+    @property
+    def files(self) -> list[str]:
+        """The lists and tables it names."""
+        corrections = [self.corrections] if self.corrections else []
+        return [*self.lists.values(), *self.split_files.values(), *corrections]
+
     @model_validator(mode="after")
     def _source_is_one(self) -> Self:
         if self.lists and self.layout != "auto":

@@ -21,7 +21,8 @@ from fieldmark.ledger import Ledger, Position, Reporter, Silent, keep_prediction
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.steps import StageSteps
-from fieldmark.studies.run import WEIGHTS, Onlooker, Run, RunWriter
+from fieldmark.studies.onlooker import Onlooker
+from fieldmark.studies.run import WEIGHTS, Run, RunWriter
 from fieldmark.training.checkpoint import Checkpoint
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import ParameterPlan, parameter_plan

@@ -11,8 +11,7 @@
     curves.png                     the training curves
 
 ``manifest.json`` is the last file that a new run gets, so a folder without it is no run.
-Metric keys are paths (``train/loss``, ``train/lr``, ``minitrain/top1``, ``val/top1``), fractions
-are stored as fractions. Nothing here loads torch.
+Metric keys are paths such as ``val/top1``, fractions are fractions. Nothing here loads torch.
 """
 
 import io
@@ -169,8 +168,6 @@ class RunWriter(AbstractContextManager["RunWriter"]):
     As a context manager it closes the journal, and an exception fails a run still running.
     """
 
-    writes = True
-
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = Path(folder)
         self.manifest = manifest
@@ -319,35 +316,6 @@ class RunWriter(AbstractContextManager["RunWriter"]):
 
     def _append(self, record: dict[str, durable.JSON]) -> None:
         self._journal.append({**record, "time": durable.now()})
-
-
-class Onlooker(RunWriter):
-    """Writes nothing: for the processes of a training beside the one that writes its run."""
-
-    writes = False
-
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        self.manifest = manifest
-
-    def log(self, line: str) -> None:
-        """Nothing."""
-
-    def predictions(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def update_manifest(self, **fields: Any) -> None:
-        """Nothing on the disk."""
-        self.manifest |= fields
-
-    def close(self) -> None:
-        """Nothing."""
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing."""
-
-    def _append(self, record: dict[str, durable.JSON]) -> None:
-        pass
 
 
 def _to_json(manifest: Mapping[str, Any]) -> bytes:

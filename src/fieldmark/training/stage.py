@@ -84,7 +84,7 @@ def train_steps(
     first: int = 0,
     name: Callable[[int], str] = str,
     passes: Passes | None = None,
-    look: Callable[[], bool] = lambda: True,
+    look: bool = True,
     world: World = ALONE,
 ) -> Iterator[float]:
     """Take one optimiser step for each group of batches and yield its mean loss in nats.
@@ -94,8 +94,7 @@ def train_steps(
 
     Args:
         network: inputs to logits (B, K).
-        steps: the batches of each step, or this process's part of them; more than one where
-            gradients accumulate.
+        steps: this process's part of each step's batches; several where gradients accumulate.
         optimizer: its groups carry `base_lr`.
         model: what `network` computes with, wholly or in part.
         factor: step, from 0, to the multiplier of every `base_lr`.
@@ -106,8 +105,7 @@ def train_steps(
         first: the number of the first step, where an interrupted stage goes on.
         name: what a sample is called in a message.
         passes: what to do where a batch does not fit into memory.
-        look: whether to look at a step's whole gradient; the loss, which is bad in the step after
-            a bad gradient, is looked at in each.
+        look: at each gradient, beside the loss; needless where `gradient_is_as_good_as_loss`.
         world: the processes that share each step; all of them have its gradient and its loss.
 
     Raises:
@@ -120,18 +118,14 @@ def train_steps(
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor(step)
         weight = _agree(world, sum(loss.weight(batch.labels) for batch in batches), passes)
-        # Masks of dropout are drawn by each process for its own part, so no two may be alike.
-        drawn = seed + step + (world.rank << 40)
+        drawn = seed + step + (world.rank << 40)  # no two processes may mask alike
         gradient = _Gradient(network, optimizer, loss, weight, drawn, statistics)
         total, parts = gradient.fitting(batches, passes)
-        world.add_gradients(trained(optimizer))
-        total = float(world.sum(torch.tensor(total, dtype=torch.float64)))
-        bad = _what_is_not_finite(total, optimizer, whole=look())
+        total = _add_up(world, total, optimizer)
+        bad = _what_is_not_finite(total, optimizer, whole=look)
         if bad:
-            rate = max(group["lr"] for group in optimizer.param_groups)
-            when = f"{bad} at step {step + 1} of the stage, at lr {rate:g}"
             told = world.all_said(_origin(model, gradient, parts, name))
-            raise TrainingError(f"{when}, {next(filter(None, told), _NOT_AGAIN)}.")
+            raise TrainingError(_telling(bad, step, optimizer, told))
         before_step()
         shape_gradients(optimizer, clip_norm)
         optimizer.step()
@@ -182,6 +176,17 @@ class _Gradient:
             return total, parts
 
 
+def gradient_is_as_good_as_loss(network: object) -> bool:
+    """Whether a finite loss proves a finite gradient, if the inputs are finite.
+
+    So it is for a linear classifier, with or without dropout: its gradient is a sum of inputs times
+    differences of probabilities.
+    """
+    return isinstance(network, nn.Sequential) and all(
+        isinstance(layer, nn.Linear | nn.Dropout) for layer in network
+    )
+
+
 def _agree(world: World, weight: float, passes: Passes) -> float:
     """What a step weighs in all processes, whose passes are from now on the shortest of any."""
     if world.size == 1:
@@ -191,6 +196,14 @@ def _agree(world: World, weight: float, passes: Passes) -> float:
     if most.isfinite().any():
         passes.join(int(most.min()))
     return float(weights.sum())
+
+
+def _add_up(world: World, loss: float, optimizer: Optimizer) -> float:
+    """The whole loss, and in the parameters the whole gradient, of the shares of all processes."""
+    if world.size == 1:
+        return loss
+    world.add_gradients(trained(optimizer))
+    return float(world.sum(torch.tensor(loss, dtype=torch.float64)))
 
 
 def _cut(batch: Batch, most: int | None) -> list[Batch]:
@@ -211,6 +224,13 @@ def _what_is_not_finite(loss: float, optimizer: Optimizer, *, whole: bool) -> st
     return (
         None if all_finite(gradients) else f"The gradient became infinite or nan (loss {loss:.3g})"
     )
+
+
+def _telling(bad: str, step: int, optimizer: Optimizer, origins: Sequence[str | None]) -> str:
+    """The message of a failed step, with the first origin a process found."""
+    rate = max(group["lr"] for group in optimizer.param_groups)
+    origin = next(filter(None, origins), _NOT_AGAIN)
+    return f"{bad} at step {step + 1} of the stage, at lr {rate:g}, {origin}."
 
 
 def _origin(
