@@ -39,15 +39,16 @@ DATA = tuple(
 TRAINING = tuple(
     f"training.{name}"
     for name in (
-        *("optim", "loss", "nonfinite", "memory", "stage", "features"),
+        *("world", "optim", "loss", "nonfinite", "memory", "stage", "features"),
         *("heads", "many_heads", "exact", "checkpoint", "average", "observe"),
     )
 )
 STUDIES = tuple(
     f"studies.{name}"
     for name in (
-        *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
-        *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
+        *("run", "onlooker", "trial", "answers", "spread", "verdict", "compare", "effects"),
+        *("selection", "space", "sampler", "design", "lease", "results", "study", "executor"),
+        "table",
     )
 )
 L3 = (

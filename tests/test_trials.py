@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
 from torch import Tensor
 
 from fieldmark import inputs, trials
@@ -18,7 +17,6 @@ from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
 from fieldmark.training.features import FeatureStore
 from fieldmark.trials import run_trials
 
-COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40), "teal": (130, 130, 80)}
 PER_CLASS = 20
 
 RECIPE = """\
@@ -33,16 +31,8 @@ stages:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("colours")
-    generator = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for number in range(PER_CLASS):
-            pixels = np.array(colour) + generator.normal(0, 60, size=(40, 48, 3))
-            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-            image.save(folder / name / f"{number}.png")
-    return folder
+def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares) -> Path:
+    return draw_squares(tmp_path_factory.mktemp("squares"), per_class=PER_CLASS, noise=90)
 
 
 def _recipe(photos: Path, *, pooling: str = "average", lr: float = 1, more: str = "") -> Recipe:

@@ -25,6 +25,7 @@ from fieldmark.layers.model import Model, make_head
 from fieldmark.layers.pooling import make_pooling
 from fieldmark.layers.weights import weights_hash
 from fieldmark.recipe import Data, Recipe
+from fieldmark.training.world import world
 
 SplitName = Literal["train", "minitrain", "val", "test"]
 MOST_SHOWN = 100  # bad files in a message: each is to be mended
@@ -106,12 +107,13 @@ def check_files(
     parts: dict[str, list[Photo]] = {name: task.part(name) for name in names}
     everyone = [photo for photos in parts.values() for photo in photos]
     root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
-    audit = check_photos(
-        everyone,
-        memory / f"{root}.json",
-        workers=machine.cores(),
-        progress=progress,
-    )
+    with world().leader_first():  # whose verdicts the others find
+        audit = check_photos(
+            everyone,
+            memory / f"{root}.json",
+            workers=machine.cores(),
+            progress=progress,
+        )
     train = {photo.key for photo in parts["train"]}
     _stop_for(audit, train if task.recipe.data.bad_files == "skip" else set())
     bad = {finding.key for finding in audit.findings}

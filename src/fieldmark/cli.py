@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Nothing here is needed to use Fieldmark from Python."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -31,10 +32,14 @@ app = typer.Typer(
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Tune image classifiers that must tell look-alikes apart."""
     del debug  # read in `main`, which sees every way a command can end
+    command = context.invoked_subcommand
+    if command != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise SettingError(f"Only `train` runs in several processes; start `{command}` without.")
 
 
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark demo"))
@@ -261,7 +266,10 @@ def _resume(folder: Path, *, open_test: bool) -> None:
 def _show(run: "Run") -> None:
     from fieldmark import charts
     from fieldmark.terminal import stage_table
+    from fieldmark.training.world import world
 
+    if not world().leads:
+        return
     console.print(stage_table(run))
     curves = run.folder / "curves.png"
     charts.save(charts.training_chart(run), curves)

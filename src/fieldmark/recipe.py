@@ -29,7 +29,7 @@ from fieldmark.checked_yaml import Section
 from fieldmark.duration import Duration, DurationField
 from fieldmark.errors import RecipeError
 from fieldmark.schedule import Schedule
-from fieldmark.source import Source, fill_in
+from fieldmark.source import Source, file_hashes, fill_in
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -312,13 +312,20 @@ class Recipe(Section):
         content = self.model_dump(
             mode="json", include={"data", "augment", "backbone", "precision", "threads"}
         )
+        content["files"] = self.file_hashes()
         if self.backbone.weights == "none":  # they are drawn from the seed
             content["seed"] = self.seed
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def file_hashes(self) -> dict[str, str]:
+        """Content hash of each list, table and weights file it names, by path, if it is there."""
+        kind, _, weights = self.backbone.weights.partition(":")
+        return file_hashes([*self.data.files, *([weights] if kind == "file" else [])])
+
     def hash(self) -> str:
-        """Content hash, 64 hex digits: equal for recipes that ask for the same training."""
+        """Content hash, 64 hex digits: equal for recipes (and lists) that ask for one training."""
         content = self.model_dump(mode="json", exclude={"name", "about", "expected"})
+        content["files"] = self.file_hashes()
         del content["data"]["cache"]  # the same pixels, sooner
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,23 +10,13 @@ import numpy as np
 from fieldmark.build import Task
 from fieldmark.errors import FieldmarkError
 from fieldmark.head_trials import is_head_trial, run_head_trials
-from fieldmark.ledger import Reporter
+from fieldmark.ledger import Reporter, Silent
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run, RunWriter
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
-from fieldmark.train import prepare, train
+from fieldmark.train import prepare, settled, train
 from fieldmark.training.features import FeatureStore, cache_folder
-
-
-class Silent:
-    """A reporter that keeps to itself."""
-
-    def say(self, line: str) -> None:
-        """Nothing."""
-
-    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        """Nothing."""
 
 
 def run_trials(
@@ -44,6 +34,7 @@ def run_trials(
     """
     store = store or FeatureStore(cache_folder())
     reporter = reporter or Silent()
+    trials = [replace(trial, recipe=settled(trial.recipe)) for trial in trials]
     for group in _sharing(trials):
         yield from _run_group(group, store, reporter)
 
