@@ -48,7 +48,7 @@ STUDIES = tuple(
     for name in (
         *("run", "onlooker", "trial", "answers", "spread", "verdict", "compare", "effects"),
         *("selection", "space", "sampler", "design", "lease", "results", "study", "executor"),
-        "table",
+        *("table", "answered"),
     )
 )
 L3 = (
@@ -65,10 +65,26 @@ L3 = (
     "head_trials",
     "trials",
 )
-L4 = ("charts",)
+DIAGNOSIS = tuple(
+    f"diagnosis.{name}"
+    for name in (
+        *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
+        *(
+            "schedule",
+            "stages",
+            "data",
+            "study_evidence",
+            "search",
+            "comparisons",
+            "diagnose",
+            "advice",
+        ),
+    )
+)
+L4 = ("charts", *DIAGNOSIS)
 L5 = (
-    *("shipped", "terminal", "study_report", "questions", "cli_study"),
-    *("cli", "__main__", "__init__"),
+    *("shipped", "terminal", "diagnosis_report", "study_report", "questions", "cli_study"),
+    *("cli_diagnose", "cli", "__main__", "__init__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room
@@ -85,7 +101,8 @@ BELOW = {  # what a room may import besides the files before it in the room
     L5: (*L0, *RECIPE, *METRICS, *LAYERS, *DATA, *TRAINING, *STUDIES, *L3, *L4),
 }
 WITHOUT_TORCH = (*L0, *RECIPE, *METRICS, *STUDIES, *L4, *L5)
-FOLDERS = {"layers", "data", "training", "studies"}  # their __init__ holds a docstring, no code
+# Their __init__ holds a docstring, no code.
+FOLDERS = {"layers", "data", "training", "studies", "diagnosis"}
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example
@@ -138,6 +139,9 @@ app.add_typer(
 )
 
 
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark diagnose runs/toy-1"))(diagnose)
+
+
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))
 def compare(
     a: Annotated[Path, typer.Argument(help="A run, or a folder of one recipe's runs.")],
@@ -265,6 +269,7 @@ def _resume(folder: Path, *, open_test: bool) -> None:
 
 def _show(run: "Run") -> None:
     from fieldmark import charts
+    from fieldmark.diagnosis_report import run_diagnosis
     from fieldmark.terminal import stage_table
     from fieldmark.training.world import world
 
@@ -274,6 +279,7 @@ def _show(run: "Run") -> None:
     curves = run.folder / "curves.png"
     charts.save(charts.training_chart(run), curves)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
+    console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
 
 
 def _next_folder(parent: Path, name: str) -> Path:
