@@ -40,7 +40,7 @@ TRAINING = tuple(
     f"training.{name}"
     for name in (
         *("optim", "loss", "nonfinite", "memory", "stage", "features"),
-        *("heads", "many_heads", "exact", "checkpoint", "average", "observe"),
+        *("heads", "many_heads", "exact", "checkpoint", "average", "observe", "lr_range"),
     )
 )
 STUDIES = tuple(
@@ -63,10 +63,13 @@ L3 = (
     "contact_sheet",
     "head_trials",
     "trials",
+    "throwaway",
+    "rehearse",
 )
 L4 = ("charts",)
 L5 = (
     *("shipped", "terminal", "study_report", "questions", "cli_study"),
+    *("rehearsal_report", "cli_rehearse"),
     *("cli", "__main__", "__init__"),
 )
 

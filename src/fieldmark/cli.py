@@ -8,9 +8,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
-from fieldmark.terminal import Format, console, example
+from fieldmark.terminal import Format, console, example, next_folder
 
 if TYPE_CHECKING:
     from fieldmark.recipe import Recipe
@@ -47,7 +48,7 @@ def demo(
     photos = folder / "photos"
     console.print(f"Drawing the toy field guide into {photos} …", highlight=False)
     write_toy(photos)
-    _train("toy", [f"data.folder={photos}"], _next_folder(folder, "run"))
+    _train("toy", [f"data.folder={photos}"], next_folder(folder, "run"))
 
 
 @app.command(
@@ -125,6 +126,9 @@ def evaluate(
     listing(console, [row | (shown if how == "table" else found)], title="Evaluation", how=how)
 
 
+app.command(rich_help_panel=TUNE, epilog=example("fieldmark rehearse toy data.folder=photos"))(
+    rehearse
+)
 app.add_typer(
     study_app,
     name="study",
@@ -158,7 +162,7 @@ def refit(
     from fieldmark.evaluate import refit_recipe
 
     recipe = refit_recipe(run)
-    _train_recipe(recipe, out or _next_folder(Path("runs"), recipe.name), open_test=False)
+    _train_recipe(recipe, out or next_folder(Path("runs"), recipe.name), open_test=False)
 
 
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark inspect toy data.folder=photos"))
@@ -227,7 +231,7 @@ def _train(
 
     recipe = find_recipe(name, overrides)  # its mistakes are told before torch is loaded
     recipe = recipe.until(until) if until else recipe
-    folder = folder or _next_folder(Path("runs"), recipe.name)
+    folder = folder or next_folder(Path("runs"), recipe.name)
     _train_recipe(recipe, folder, open_test=open_test)
 
 
@@ -266,13 +270,6 @@ def _show(run: "Run") -> None:
     curves = run.folder / "curves.png"
     charts.save(charts.training_chart(run), curves)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
-
-
-def _next_folder(parent: Path, name: str) -> Path:
-    number = 1
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"
 
 
 def _list_recipes(how: Format) -> None:
