@@ -41,15 +41,18 @@ def sentences(record: Found) -> list[str]:
 
 
 def _by_heart(found: Found, stage: str) -> str:
-    loss = "none" if found["loss"] is None else f"{found['loss']:.3f}"
+    loss = "none" if found["loss"] is None else f"{abs(found['loss']):.3f}"
     seen = (
         f"{found['images']} photos named {found['top1']:.0%} rightly at loss {loss} after "
         f"{found['steps']} steps of {stage}; {found['trainable']:,} numbers move"
     )
     if found["learned"]:
         return f"It can learn: {seen}."
+    if found["top1"] == 1 and not found["reason"]:
+        return f"It learns a few photos by heart, but slowly: {seen}."
     why = found["reason"] or (
-        "Is its lr far too low, all of it frozen, or are labels mixed up? Mend this before a run."
+        "Is its lr far too low or too high, all of it frozen, or are labels mixed up? "
+        "Mend this before a run."
     )
     return f"It does NOT learn a few photos by heart: {seen}. {why}"
 

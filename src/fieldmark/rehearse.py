@@ -71,7 +71,7 @@ def rehearse(
         raise SettingError(f"`seeds` must be 2 or more, for one can't disagree, got {seeds}.")
     if folder.is_dir() and any(folder.iterdir()):
         raise SettingError(f"`{folder}` is not empty. Name another folder.")
-    started, began = time.perf_counter(), durable.now()
+    began, started = durable.now(), time.perf_counter()
     task = prepare(recipe, store, reporter)
     found: Record = {}
     tests: dict[int, list[list[float]]] = {number: [] for number in numbers}
@@ -100,9 +100,7 @@ def rehearse(
         "time": began,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    durable.make_folder(folder)
-    durable.replace(folder / "recipe.yaml", recipe.to_yaml().encode())
-    durable.replace(folder / RECORD, json.dumps(record, ensure_ascii=False, indent=1).encode())
+    _keep(folder, recipe, record)
     return record
 
 
@@ -221,6 +219,12 @@ def _numbers(recipe: Recipe, name: str | None) -> list[int]:
     if name not in names:
         raise RecipeError(f"There is no stage {name!r} here; stages: {', '.join(names)}.")
     return [names.index(name)]
+
+
+def _keep(folder: Path, recipe: Recipe, record: Record) -> None:
+    durable.make_folder(folder)
+    durable.replace(folder / "recipe.yaml", recipe.to_yaml().encode())
+    durable.replace(folder / RECORD, json.dumps(record, ensure_ascii=False, indent=1).encode())
 
 
 def _logits(copy: Throwaway, number: int, inputs: Tensor) -> NDArray[np.float32]:

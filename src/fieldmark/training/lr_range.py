@@ -105,17 +105,29 @@ def _read(lr: Curve, losses: Curve) -> Reading:
         return Reading(reason=f"it diverges from the start ({ends}); begin far lower")
     curve = smoothed(losses, len(lr))
     place = int(curve.argmin())
-    start = float(losses[:edge].mean())
+    first, start, next_to_it = (
+        float(part.mean()) for part in (losses[:3], losses[:edge], losses[edge : 2 * edge])
+    )
     fall = start - float(curve[place])
-    noise = float(np.std(losses[: place + 1] - curve[: place + 1]))
+    noise = _noise(losses[: max(place, 2 * edge) + 1])
     if place < edge and losses[-edge:].mean() > start + 2 * noise:
         return Reading(reason=f"the loss rises from the start ({ends}); begin far lower")
+    still = np.flatnonzero(curve[: place + 1] >= start - BEGUN * fall)
+    if first - next_to_it > max(LEAST_FALL * first, 2 * noise) or not len(still):
+        return Reading(reason=f"the loss falls from the first steps on ({ends}); begin lower")
     if fall < max(LEAST_FALL * start, 2 * noise):
-        return Reading(reason=f"flat: the loss hardly falls from {start:.2f} ({ends}); go higher")
+        rises = losses[-edge:].mean() > start + 2 * noise
+        then = "before it rises; use larger batches" if rises else "all along; go higher"
+        return Reading(reason=f"flat: the loss hardly falls from {start:.2f} ({ends}) {then}")
     if place >= len(lr) - edge:
         return Reading(reason=f"the loss still falls at the end ({ends}); go higher")
-    before = np.flatnonzero(curve[: place + 1] >= start - BEGUN * fall)
-    begin = int(before[-1]) + 1 if len(before) else 0
-    if begin < edge:
-        return Reading(reason=f"the loss falls from the first steps on ({ends}); begin lower")
-    return Reading(float(lr[begin]), float(lr[place]))
+    return Reading(float(lr[min(still[-1] + 1, place)]), float(lr[place]))
+
+
+def _noise(losses: Curve) -> float:
+    """Standard deviation of single losses about whatever trend they follow.
+
+    From the median of |x(t) - 2 x(t+1) + x(t+2)|, which a trend hardly moves: 0.6745 sqrt(6) times
+    the deviation where noise is normal.
+    """
+    return float(np.median(abs(np.diff(losses, 2)))) / (0.6745 * 6**0.5)
