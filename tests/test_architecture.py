@@ -41,6 +41,7 @@ TRAINING = tuple(
     for name in (
         *("world", "optim", "loss", "nonfinite", "memory", "stage", "features"),
         *("heads", "many_heads", "exact", "checkpoint", "average", "observe"),
+        "lr_range",
     )
 )
 STUDIES = tuple(
@@ -64,27 +65,22 @@ L3 = (
     "contact_sheet",
     "head_trials",
     "trials",
+    "throwaway",
+    "rehearse",
 )
 DIAGNOSIS = tuple(
     f"diagnosis.{name}"
     for name in (
         *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
-        *(
-            "schedule",
-            "stages",
-            "data",
-            "study_evidence",
-            "search",
-            "comparisons",
-            "diagnose",
-            "advice",
-        ),
+        *("schedule", "stages", "data", "study_evidence", "search", "comparisons"),
+        *("diagnose", "advice"),
     )
 )
 L4 = ("charts", *DIAGNOSIS)
 L5 = (
     *("shipped", "terminal", "diagnosis_report", "study_report", "questions", "cli_study"),
-    *("cli_diagnose", "cli", "__main__", "__init__"),
+    *("cli_diagnose", "rehearsal_report", "cli_rehearse"),
+    *("cli", "__main__", "__init__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room
