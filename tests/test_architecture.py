@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Rooms from the ground up. In a tuple each file may import those before it in the same tuple.
 L0 = ("errors", "disk_room", "durable", "machine")
-RECIPE = ("checked_yaml", "duration", "schedule", "source", "augmentation", "recipe")
+RECIPE = (*("checked_yaml", "duration", "schedule", "source", "augmentation", "network", "recipe"),)
 METRICS = ("metrics",)
 SHARDS = ("shards",)
 LAYERS = tuple(
@@ -47,6 +47,7 @@ STUDIES = tuple(
     f"studies.{name}"
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
+        "learning_curve",
         *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
     )
 )

@@ -10,7 +10,8 @@ from PIL import Image
 from fieldmark.build import Task, build
 from fieldmark.checked_yaml import check_text
 from fieldmark.forecast import Forecast, _alive, forecast
-from fieldmark.recipe import POOLING_OPTIONS, Recipe
+from fieldmark.network import POOLING_OPTIONS
+from fieldmark.recipe import Recipe
 
 RECIPE = """\
 data: {folder: "%s", image_size: 64}
