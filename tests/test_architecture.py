@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Rooms from the ground up. In a tuple each file may import those before it in the same tuple.
 L0 = ("errors", "disk_room", "durable", "machine")
-RECIPE = ("checked_yaml", "duration", "schedule", "source", "augmentation", "recipe")
+RECIPE = (*("checked_yaml", "duration", "schedule", "source", "augmentation", "network", "recipe"),)
 METRICS = ("metrics",)
 SHARDS = ("shards",)
 LAYERS = tuple(
@@ -48,7 +48,9 @@ STUDIES = tuple(
     f"studies.{name}"
     for name in (
         *("run", "onlooker", "trial", "answers", "spread", "verdict", "compare", "effects"),
-        *("selection", "space", "sampler", "design", "lease", "results", "study", "executor"),
+        "selection",
+        "learning_curve",
+        *("space", "sampler", "design", "lease", "results", "study", "executor"),
         *("table", "answered"),
     )
 )

@@ -8,7 +8,8 @@ import torch
 from fieldmark.build import Task, build
 from fieldmark.checked_yaml import check_text
 from fieldmark.forecast import Forecast, _alive, forecast
-from fieldmark.recipe import POOLING_OPTIONS, Recipe
+from fieldmark.network import POOLING_OPTIONS
+from fieldmark.recipe import Recipe
 
 RECIPE = """\
 data: {folder: "%s", image_size: 64}

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.errors import RecipeError, RecordError, SettingError
-from fieldmark.shipped import base_text, find_design, study_names
+from fieldmark.shipped import base_text, find_design
 from fieldmark.studies.study import Study
 
 BASE = """\
@@ -99,16 +99,6 @@ def test_a_failed_cell_is_told_with_its_reason(
     assert [row["status"] for row in rows] == ["finished", "finished", "failed", "failed"]
     assert rows[2]["mean"] is None
     assert "The loss became" in rows[2]["reason"]
-
-
-@pytest.mark.parametrize("name", study_names())
-def test_every_shipped_study_makes_recipes(name: str, tmp_path: Path) -> None:
-    design = find_design(name, [f"data.folder={tmp_path}"])
-    cells = design.cells(design.points())
-    assert len(cells) == len(design.points()) >= 4
-    assert design.folds == 5  # all of them leave the backbone frozen
-    assert len({cell.recipe.group_key() for cell in cells}) <= 3
-    assert design.file.question.endswith("?")
 
 
 def test_a_base_ends_with_the_stage_it_names() -> None:

@@ -95,6 +95,8 @@ class Source(Section):
     """Share of the training photos kept for choices; 0 trains on all, whatever `split` says."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of all photos kept shut, where `split` is `fractions`, or `folds` of unsplit photos."""
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training photos that is used; a larger one holds all of a smaller one."""
     split_seed: int = 0
     """Seed of the cuts, apart from `seed` so that runs with other seeds see the same photos."""
 

@@ -40,10 +40,15 @@ def run_trials(
 
 
 def _sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials that can share a pass over the photos and are judged alike, together."""
+    """Trials that can share a pass over the photos and are judged alike, together.
+
+    Without folds, those on other fractions of train have a split of their own, and after the first
+    find all features at hand but those of photos it did not use.
+    """
     groups = defaultdict(list)
     for trial in trials:
-        groups[trial.recipe.group_key(), trial.folds].append(trial)
+        fraction = None if trial.folds else trial.recipe.data.train_fraction
+        groups[trial.recipe.group_key(), trial.folds, fraction].append(trial)
     return list(groups.values())
 
 
@@ -55,7 +60,8 @@ def _run_group(
         return
     started = time.perf_counter()
     try:
-        task = prepare(trials[0].recipe, store, reporter)
+        recipe = trials[0].recipe
+        task = prepare(_with_all_photos(recipe) if trials[0].folds else recipe, store, reporter)
     except FieldmarkError as error:
         yield from (_failed(trial, error, 0) for trial in trials)
         return
@@ -123,6 +129,12 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
         writer.record(metrics, step=last, stage=trial.recipe.stages[-1].name)
         writer.finish()
     return Outcome(trial.folder, "finished", metrics)
+
+
+def _with_all_photos(recipe: Recipe) -> Recipe:
+    """Folds are cut from all photos outside test, so that every fraction is judged on the same."""
+    data = recipe.data.model_copy(update={"train_fraction": 1.0})
+    return recipe.model_copy(update={"data": data})
 
 
 def _with_fold(recipe: Recipe, fold: int, folds: int) -> Recipe:
