@@ -204,6 +204,12 @@ def test_a_loss_that_falls_only_after_is_still_falling(look, well):
     assert look("decayed_too_early", ({}, well(**curves))).outcome == "fires"
 
 
+def test_nothing_was_learned_before_the_rate_was_gone(look, well):
+    stuck = np.full(31, 0.99 * LN10)
+    curves = {"train/lr": steps_down(1, 2, 3), "minitrain/loss": stuck, "minitrain/top1": TOPS}
+    assert look("decayed_too_early", ({}, well(**curves))).outcome == "fires"
+
+
 @pytest.mark.parametrize(
     ("name", "outcome", "schedule"),
     [

@@ -139,7 +139,7 @@ def lr_too_high(stage: StageEvidence) -> Seen:
     "lr",
     label="Learning rate lowered too early",
     title="In stage {stage} lr is at {level:.0%} of its peak or less for the last {share:.0%} of "
-    "the steps, and the loss on minitrain, {loss:.2f} nats, was still falling when it was lowered.",
+    "the steps, and the loss on minitrain, {loss:.2f} nats, was far from done when it was lowered.",
     cause="The schedule's numbers were made for another length.",
     advice="Stretch the schedule to the stage: milestones in per cent, or `schedule: cosine`. Or "
     "try a constant lr first.",
@@ -162,7 +162,8 @@ def decayed_too_early(stage: StageEvidence) -> Seen:
         "loss": loss.last,
     }
     lowered = rates.steps[-1] - share * stage.steps
-    if _lowered(stage) and _was_falling(loss, lowered) and (not len(train) or train.last < FITTED):
+    far_from_done = _was_falling(loss, lowered) or loss.last > UNMOVED * loss.first
+    if _lowered(stage) and far_from_done and (not len(train) or train.last < FITTED):
         return fires(rates.place(int((rates.steps <= lowered).sum()) - 1), **numbers)
     return clear(**numbers)
 
