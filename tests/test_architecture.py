@@ -47,7 +47,7 @@ STUDIES = tuple(
     f"studies.{name}"
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
-        *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
+        *("space", "sampler", "design", "power", "lease", "results", "study", "executor", "table"),
     )
 )
 L3 = (
@@ -61,12 +61,17 @@ L3 = (
     "resume",
     "evaluate",
     "contact_sheet",
+    "head_order",
     "head_trials",
     "trials",
+    "probe",
+    "cost",
+    "head_cost",
+    "study_cost",
 )
 L4 = ("charts",)
 L5 = (
-    *("shipped", "terminal", "study_report", "questions", "cli_study"),
+    *("shipped", "terminal", "study_report", "study_plan", "questions", "cli_study"),
     *("cli", "__main__", "__init__"),
 )
 
@@ -79,9 +84,9 @@ BELOW = {  # what a room may import besides the files before it in the room
     DATA: (*L0, *SHARDS),
     TRAINING: (*L0, *RECIPE, *LAYERS, *METRICS, *SHARDS),
     STUDIES: (*L0, *RECIPE),
-    L3: (*L0, *RECIPE, *METRICS, *LAYERS, *DATA, *TRAINING, *STUDIES),
+    L3: (*L0, *RECIPE, *METRICS, *SHARDS, *LAYERS, *DATA, *TRAINING, *STUDIES),
     L4: (*L0, *RECIPE, *METRICS, *STUDIES),
-    L5: (*L0, *RECIPE, *METRICS, *LAYERS, *DATA, *TRAINING, *STUDIES, *L3, *L4),
+    L5: (*L0, *RECIPE, *METRICS, *SHARDS, *LAYERS, *DATA, *TRAINING, *STUDIES, *L3, *L4),
 }
 WITHOUT_TORCH = (*L0, *RECIPE, *METRICS, *STUDIES, *L4, *L5)
 FOLDERS = {"layers", "data", "training", "studies"}  # their __init__ holds a docstring, no code

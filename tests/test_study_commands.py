@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,9 @@ def test_plan_run_show_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPat
     out = ("--out", folder / "rates")
     planned = _told("plan", folder / "rates.yaml", *out)
     assert "4 cells (0 duplicates), 8 runs, 0 of them done" in planned
+    assert re.search(r"time    about [\d.]+ s \([\d.]+ to [\d.]+\), one worker", planned)
+    assert re.search(r"memory  [\d.]+ GB at the fullest moment", planned)
+    assert "lr: a difference of" in planned
     assert not (folder / "rates").exists()  # a plan leaves nothing behind
     told = _told("run", folder / "rates.yaml", *out)
     assert "8 runs to go" in told
@@ -75,7 +79,7 @@ def test_plan_run_show_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPat
     again = _told("run", folder / "rates.yaml", *out)
     assert "0 runs to go" in again
     before = {path: path.read_bytes() for path in (folder / "rates").rglob("*") if path.is_file()}
-    changed = _told("plan", folder / "rates.yaml", "seeds=3", *out)
+    changed = _told("plan", folder / "rates.yaml", "seeds=3", "--no-probe", *out)
     assert "4 cells (0 duplicates), 12 runs, 8 of them done" in changed
     after = {path: path.read_bytes() for path in (folder / "rates").rglob("*") if path.is_file()}
     assert after == before  # not even what would be asked now
@@ -131,7 +135,14 @@ def test_a_base_ends_with_the_stage_it_names() -> None:
 
 
 def test_a_plan_looks_at_its_folder_and_leaves_it(folder: Path, tmp_path: Path) -> None:
-    assert "0 of them done" in _told("plan", folder / "rates.yaml", "--out", tmp_path)
+    told = _told("plan", folder / "rates.yaml", "--no-probe", "--out", tmp_path)
+    assert "0 of them done" in told
+    assert "time" not in told
+    assert list(tmp_path.iterdir()) == []
+    (row,) = json.loads(_told("plan", folder / "rates.yaml", "--out", tmp_path, "--format", "json"))
+    assert (row["cells"], row["runs"], row["passes"]) == (4, 8, 2)
+    assert row["seconds_low"] < row["seconds"] < row["seconds_high"]
+    assert row["memory"] > row["disk"] > 0
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine.txt").write_text("not a study")
     arguments = ["study", "plan", str(folder / "rates.yaml"), "--out", str(tmp_path)]

@@ -105,10 +105,9 @@ def check_files(
     names: tuple[SplitName, ...] = ("train", "val", "test") if open_test else ("train", "val")
     parts: dict[str, list[Photo]] = {name: task.part(name) for name in names}
     everyone = [photo for photos in parts.values() for photo in photos]
-    root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
     audit = check_photos(
         everyone,
-        memory / f"{root}.json",
+        checked_photos(task, memory),
         workers=machine.cores(),
         progress=progress,
     )
@@ -125,6 +124,12 @@ def check_files(
         shown = listed((f"{one.key} ({one.reason})" for one in audit.findings), between="; ")
         notes.append(f"{len(bad)} training photo(s) can't be read and are skipped: {shown}")
     return replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
+
+
+def checked_photos(task: Task, memory: Path) -> Path:
+    """The file in `memory` that remembers which of the task's photos were decoded before."""
+    root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
+    return memory / f"{root}.json"
 
 
 def make_model(recipe: Recipe, backbone: Backbone, *, classes: int) -> Model:

@@ -1,6 +1,5 @@
 """What the commands `compare` and `study` do."""
 
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -10,11 +9,11 @@ from fieldmark.shipped import find_design
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
-from fieldmark.studies.design import Design
 from fieldmark.studies.executor import LocalExecutor
 from fieldmark.studies.run import MANIFEST
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import OUT_OF_FOLD
+from fieldmark.study_plan import folder_of
 from fieldmark.study_report import show
 from fieldmark.terminal import Format, listing
 
@@ -78,27 +77,12 @@ def _shared_split(runs: list[Path]) -> str:
     )
 
 
-def plan(console: Console, name: str, overrides: list[str], folder: Path | None) -> None:
-    """Print what a study comes to, before anything runs."""
-    study = _foreseen(find_design(name, overrides), folder or _folder(name))
-    asked = study.plan()
-    console.print(f"[bold]{study.design.file.question}[/bold]", highlight=False)
-    lines = [
-        f"{asked.cells} cells ({asked.duplicates} duplicates), {asked.runs} runs, "
-        f"{asked.done} of them done; judged by {study.design.metric}",
-        f"{asked.passes} passes over the photos are needed, {asked.passes_saved} are saved",
-    ]
-    if asked.later:
-        lines.append(f"up to {asked.later} more points are proposed as results come")
-    console.print("\n".join(lines), highlight=False)
-
-
 def run(
     console: Console, name: str, overrides: list[str], folder: Path | None, workers: int
 ) -> None:
     """Run what a study lacks, then print what it found."""
     # Mistakes of the file are told before torch is loaded.
-    study = Study.create(folder or _folder(name), find_design(name, overrides))
+    study = Study.create(folder or folder_of(name), find_design(name, overrides))
     left = sum(len(group.slots) for group in study.plan().groups)
     console.print(f"{study.folder}: {left} runs to go", highlight=False)
     executor = LocalExecutor("fieldmark.trials:run_trials", workers=workers)
@@ -114,15 +98,3 @@ def run(
 def show_study(console: Console, folder: Path, how: Format) -> None:
     """Print what came of a study so far."""
     show(console, Study.open(folder), how)
-
-
-def _folder(name: str) -> Path:
-    return Path("studies") / Path(name).stem
-
-
-def _foreseen(design: Design, folder: Path) -> Study:
-    """The study as it would go on in a folder, which stays as it is."""
-    if known := Study.found(folder):
-        return known.asking(design)
-    with tempfile.TemporaryDirectory() as nowhere:
-        return Study.create(Path(nowhere) / folder.name, design)
