@@ -1,6 +1,7 @@
 """From a recipe to photos, views and a model: the one place where they meet."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
@@ -150,7 +151,7 @@ def make_model(recipe: Recipe, backbone: Backbone, *, classes: int) -> Model:
 
 
 def features_key(task: Task) -> str:
-    """Name of the way this task's frozen feature maps come about, 64 hex digits.
+    """Name of the way this task's frozen feature maps come about, as `backbone@level@336px@hash`.
 
     Two tasks share maps only if weights, level, preprocessing, number type, thread count and the
     versions of the code that computes are all equal.
@@ -167,7 +168,9 @@ def features_key(task: Task) -> str:
         "threads": torch.get_num_threads(),
         **{name: versions[name] for name in ("fieldmark", "torch", "torchvision", "cpu")},
     }
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    shown = (parts["backbone"], parts["level"], f"{task.eval_view.image_size}px")
+    name = "@".join(re.sub(r"[^\w.-]+", "-", str(part)) for part in shown)
+    return f"{name}@{sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]}"
 
 
 def content_ids(photos: Sequence[Photo], view: View) -> list[str]:

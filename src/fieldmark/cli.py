@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_cache import cache
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example
@@ -131,6 +132,9 @@ app.add_typer(
     rich_help_panel=TUNE,
     help="Ask a tuning question: a grid for the price of one pass over the photos.",
 )
+
+
+app.command(rich_help_panel=DATA, epilog=example("fieldmark cache --clear"))(cache)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))

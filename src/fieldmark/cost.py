@@ -1,7 +1,6 @@
 """Time, disk and memory as foreseen, and those of a pass over photos, from a short probe."""
 
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from fieldmark import machine
+from fieldmark import machine, probe
 from fieldmark.build import Task, build, check_files, checked_photos, content_ids, features_key
 from fieldmark.data.audit import check_photos, unchecked
 from fieldmark.data.dataset import Photo
@@ -104,9 +103,9 @@ class Pass:
     def __init__(self, recipe: Recipe, store: FeatureStore, before: dict[str, "Pass"]) -> None:
         machine.tune_allocator()
         torch.set_num_threads(recipe.threads or machine.cores())
-        started = time.perf_counter()
+        started = probe.clock()
         self.task: Task = build(recipe)
-        self.building = time.perf_counter() - started
+        self.building = probe.clock() - started
         self.store = store
         self.photos = [*self.task.part("train"), *self.task.part("val")]
         self._key = features_key(self.task)
@@ -126,15 +125,15 @@ class Pass:
         if new:
             with TemporaryDirectory() as folder:
                 shown = new[:: max(1, len(new) // CHECKED)]
-                started = time.perf_counter()
+                started = probe.clock()
                 check_photos(shown, Path(folder) / "one.json", workers=machine.cores())
-                each = (time.perf_counter() - started) / len(shown)
+                each = (probe.clock() - started) / len(shown)
                 cost.disk += size_of(Path(folder)) * len(new) // len(shown)
             cost.add("checking files", each, len(new))
             return
-        started = time.perf_counter()
+        started = probe.clock()
         check_files(self.task, self.store.folder / "checked")
-        cost.add("checking files", time.perf_counter() - started)
+        cost.add("checking files", probe.clock() - started)
 
     @cached_property
     def _sample(self) -> list[Photo]:
@@ -143,9 +142,9 @@ class Pass:
     @cached_property
     def _ids(self) -> tuple[list[str], float]:
         """Of the sample, and the seconds they took."""
-        started = time.perf_counter()
+        started = probe.clock()
         ids = content_ids(self._sample, self.task.eval_view)
-        return ids, time.perf_counter() - started
+        return ids, probe.clock() - started
 
     @cached_property
     def missing(self) -> float:
@@ -175,9 +174,9 @@ class Pass:
             raise AssertionError(positions)
 
         ids = self._ids[0][:: max(1, len(self._sample) // READ)]
-        started = time.perf_counter()
+        started = probe.clock()
         maps = torch.cat([part.float() for _, part in self.store.features(self._key, ids, never)])
-        return maps[:32], Timed(((time.perf_counter() - started) / len(maps),))
+        return maps[:32], Timed(((probe.clock() - started) / len(maps),))
 
     def look(self, cost: Cost) -> None:
         """Add a pass over all photos: from files the first time, then from what was kept."""
@@ -199,9 +198,9 @@ class Pass:
         maps = self.seen.maps
         names = [str(number) for number in range(len(maps))]
         with TemporaryDirectory() as folder:
-            started = time.perf_counter()
+            started = probe.clock()
             write_shard(Path(folder), names, maps)
-            return Timed(((time.perf_counter() - started) / len(maps),))
+            return Timed(((probe.clock() - started) / len(maps),))
 
 
 def own_memory() -> int:

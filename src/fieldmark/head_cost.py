@@ -1,6 +1,5 @@
 """What classifiers on frozen features will take: a few of their real steps, on features made up."""
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fieldmark import probe
 from fieldmark.cost import Cost, Pass, own_memory, size_of
 from fieldmark.head_order import MEASURED, Head, Order, orders
 from fieldmark.head_trials import loads, start, up_to_classifier, write
 from fieldmark.probe import Timed, time_network
+from fieldmark.scratch import most_bytes
 from fieldmark.studies.trial import OUT_OF_FOLD, Trial
 from fieldmark.training.features import SHARD_BYTES
 from fieldmark.training.heads import FrozenFeatures
@@ -33,11 +34,11 @@ def add_heads(cost: Cost, shared: Pass, trials: Sequence[Trial]) -> None:
         shared: What all trials see.
         trials: Each as `is_head_trial` wants it.
     """
-    started = time.perf_counter()
+    started = probe.clock()
     heads = [start(shared.task, trial) for trial in trials]
     parts = list(loads(heads, len(shared.photos)))
     networks = [up_to_classifier(shared.task, part[0].recipe) for load in parts for part in load]
-    cost.add("building", time.perf_counter() - started)
+    cost.add("building", probe.clock() - started)
     for _ in parts:
         shared.look(cost)
     pooled: dict[tuple[object, ...], Timed] = {}
@@ -73,9 +74,9 @@ def _add_load(
         (FrozenFeatures(rows), part) for rows, part in zip(_rows(shared, load), load, strict=True)
     ]
     for order in orders(parts, shared.photos, train, judged):
-        started = time.perf_counter()
+        started = probe.clock()
         steps = order.steps
-        cost.add("drawing samples", time.perf_counter() - started, folds)
+        cost.add("drawing samples", probe.clock() - started, folds)
         kinds = [(rows.rows.shape[1], len(heads)) for rows, heads in order.parts]
         likeness = (tuple(kinds), len(steps[0]))
         if likeness not in taken:
@@ -127,9 +128,9 @@ def _time_order(order: Order, steps: Sequence[Tensor]) -> _OrderTime:
 
 
 def _seconds(compute: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    started = probe.clock()
     compute()
-    return time.perf_counter() - started
+    return probe.clock() - started
 
 
 def _add_runs(cost: Cost, shared: Pass, head: Head, runs: int) -> None:
@@ -163,7 +164,8 @@ def _memory(shared: Pass, parts: Sequence[Sequence[Sequence[Head]]]) -> int:
     count = len(shared.photos)
     heads = [head for load in parts for part in load for head in part]
     classes = len(heads[0].settings.bias)
-    rows = max(4 * count * sum(_length(part) for part in load) for load in parts)
+    held = max(4 * count * sum(_length(part) for part in load) for load in parts)
+    rows = min(held, most_bytes())  # the others are mapped
     products = max(sum(4 * count**2 for part in load if _is_dual(part, count)) for load in parts)
     answers = 4 * count * classes * len(heads) * (1 if heads[0].trial.folds else 2)
     begun = 4 * count * classes * max(sum(len(part) for part in load) for load in parts)

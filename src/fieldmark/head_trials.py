@@ -17,6 +17,7 @@ from fieldmark.inputs import Progress, frozen_rows
 from fieldmark.layers.model import Model
 from fieldmark.ledger import keep_predictions
 from fieldmark.recipe import Recipe
+from fieldmark.scratch import most_bytes
 from fieldmark.studies.run import RunWriter
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
 from fieldmark.train import run_manifest
@@ -24,7 +25,6 @@ from fieldmark.training.features import FeatureStore
 from fieldmark.training.heads import FrozenFeatures, HeadSettings
 from fieldmark.training.optim import parameter_plan
 
-MOST_BYTES = 2 << 30  # of features in memory at a time
 CLASSIFIER = "head.classifier."
 
 
@@ -109,7 +109,7 @@ def loads(heads: Sequence[Head], photos: int) -> Iterator[list[list[Head]]]:
     size = 0
     for part in by_features.values():
         needed = 4 * photos * part[0].settings.weight.shape[1]
-        if load and size + needed > MOST_BYTES:
+        if load and size + needed > most_bytes():
             yield load
             load, size = [], 0
         load.append(part)
