@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
-from fieldmark.errors import RecipeError, RecordError, SettingError
+from fieldmark.errors import DataError, RecipeError, RecordError, SettingError
 from fieldmark.shipped import base_text, find_design, study_names
 from fieldmark.studies.study import Study
 
@@ -112,6 +113,56 @@ def test_a_failed_cell_is_told_with_its_reason(
     assert [row["status"] for row in rows] == ["finished", "finished", "failed", "failed"]
     assert rows[2]["mean"] is None
     assert "The loss became" in rows[2]["reason"]
+
+
+def test_what_failed_is_run_again_where_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+    (folder / "once.yaml").write_text((folder / "rates.yaml").read_text())
+    arguments = ("run", folder / "once.yaml", "seeds=1", "--out", folder / "once")
+    with monkeypatch.context() as patched:
+        patched.setattr("fieldmark.trials.run_head_trials", _out_of_memory)
+        assert "failed: MemoryError: no more" in _told(*arguments)
+    assert "0 runs to go" in _told(*arguments)
+    told = _told(*arguments, "--retry")
+    assert "4 failed runs are run again" in told
+    assert "4 runs to go" in told
+    rows = json.loads(_told("show", folder / "once", "--format", "json"))
+    assert [row["status"] for row in rows] == ["finished"] * 4
+    records = [json.loads(path.read_bytes()) for path in (folder / "once").glob("cells/*/*.json")]
+    assert sorted(record["status"] for record in records) == ["failed"] * 4 + ["finished"] * 4
+    assert "0 failed runs are run again" in _told(*arguments, "--retry")
+
+
+def _out_of_memory(*_: object) -> None:
+    raise MemoryError("no more")
+
+
+def test_photos_that_are_not_there_are_one_error_and_nothing_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
+    arguments = ["study", "run", str(folder / "rates.yaml"), f"data.folder={tmp_path / 'gone'}"]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, DataError)
+    assert "gone" in str(done.exception)
+    assert "failed" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_photo_that_can_not_be_read_is_one_error_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(folder / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "olive" / "3.png").write_bytes(b"no photo")
+    arguments = ["study", "run", str(folder / "rates.yaml"), f"data.folder={tmp_path / 'photos'}"]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, DataError)
+    assert "1 photo(s) can't be read" in str(done.exception)
+    assert "3.png" in str(done.exception)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", study_names())

@@ -36,11 +36,12 @@ def study_run(
     overrides: Overrides = None,
     out: StudyFolder = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the cores.")] = 1,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
 ) -> None:
     """Run what a study lacks, and say what it found."""
     from fieldmark.questions import run
 
-    run(console, name, overrides or [], out, workers)
+    run(console, name, overrides or [], out, workers, retry=retry)
 
 
 @study_app.command("show", epilog=example("fieldmark study show studies/weight-decay"))

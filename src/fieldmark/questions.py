@@ -6,6 +6,7 @@ from rich.console import Console
 
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.shipped import find_design
+from fieldmark.source import Source
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
@@ -13,7 +14,7 @@ from fieldmark.studies.executor import LocalExecutor
 from fieldmark.studies.run import MANIFEST
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import OUT_OF_FOLD
-from fieldmark.study_plan import folder_of
+from fieldmark.study_plan import folder_of, foreseen
 from fieldmark.study_report import show
 from fieldmark.terminal import Format, listing
 
@@ -78,11 +79,21 @@ def _shared_split(runs: list[Path]) -> str:
 
 
 def run(
-    console: Console, name: str, overrides: list[str], folder: Path | None, workers: int
+    console: Console,
+    name: str,
+    overrides: list[str],
+    folder: Path | None,
+    workers: int,
+    *,
+    retry: bool = False,
 ) -> None:
-    """Run what a study lacks, then print what it found."""
-    # Mistakes of the file are told before torch is loaded.
-    study = Study.create(folder or folder_of(name), find_design(name, overrides))
+    """Run what a study lacks, and what failed where that is asked; then print what it found."""
+    # Mistakes of the file are told before torch is loaded, those of photos before a file is made.
+    design, folder = find_design(name, overrides), folder or folder_of(name)
+    check_photos(foreseen(design, folder))
+    study = Study.create(folder, design)
+    if retry:
+        console.print(f"{_take_back(study)} failed runs are run again", highlight=False)
     left = sum(len(group.slots) for group in study.plan().groups)
     console.print(f"{study.folder}: {left} runs to go", highlight=False)
     executor = LocalExecutor("fieldmark.trials:run_trials", workers=workers)
@@ -93,6 +104,36 @@ def run(
         console.print(line, highlight=False, soft_wrap=True)
     study.read_again()
     show(console, study, "table")
+
+
+def check_photos(study: Study) -> None:
+    """Find out whether all photos that are still needed are there and can be read.
+
+    Raises:
+        FieldmarkError: says what is wrong with them, once for all runs.
+    """
+    left = [slot.recipe for group in study.plan().groups for slot in group.slots]
+    sources = {
+        recipe.data.model_dump_json(include=set(Source.model_fields)): recipe for recipe in left
+    }
+    if not sources:
+        return
+    from fieldmark.train import prepare  # noqa: PLC0415 - it loads torch
+    from fieldmark.training.features import FeatureStore, cache_folder  # noqa: PLC0415
+    from fieldmark.trials import Silent  # noqa: PLC0415
+
+    for recipe in sources.values():
+        prepare(recipe, FeatureStore(cache_folder()), Silent())
+
+
+def _take_back(study: Study) -> int:
+    """Have all that failed run again; how many there are."""
+    failed = [
+        slot for slot in study.slots() if (r := study.records.of(slot)) and r.status == "failed"
+    ]
+    for slot in failed:
+        study.records.take_back(slot, "fieldmark study run --retry")
+    return len(failed)
 
 
 def show_study(console: Console, folder: Path, how: Format) -> None:

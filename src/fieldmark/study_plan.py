@@ -28,7 +28,7 @@ def plan(
     probe: bool = True,
 ) -> None:
     """Print what a study comes to, what it will take, and what it can't answer."""
-    study = _foreseen(find_design(name, overrides), folder or folder_of(name))
+    study = foreseen(find_design(name, overrides), folder or folder_of(name))
     asked = study.plan()
     if how == "table":
         _tell_counts(console, study, asked)
@@ -50,7 +50,7 @@ def folder_of(name: str) -> Path:
     return Path("studies") / Path(name).stem
 
 
-def _foreseen(design: Design, folder: Path) -> Study:
+def foreseen(design: Design, folder: Path) -> Study:
     """The study as it would go on in a folder, which stays as it is."""
     if known := Study.found(folder):
         return known.asking(design)
