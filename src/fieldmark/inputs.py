@@ -23,6 +23,7 @@ from fieldmark.layers.depthwise import QuickDepthwise
 from fieldmark.layers.model import split_frozen
 from fieldmark.predict import EVAL_BATCH, evaluating, frozen_maps, photo_logits
 from fieldmark.recipe import Stage
+from fieldmark.scratch import empty_rows
 from fieldmark.training.features import Compute, FeatureStore
 from fieldmark.training.loss import Loss, make_loss
 from fieldmark.training.stage import Batch
@@ -209,7 +210,7 @@ def frozen_rows(
         progress: is told how many photos are done.
 
     Returns:
-        (N, ...) for each network, in the photos' order.
+        (N, ...) for each network, in the photos' order; memory-mapped where they are large.
     """
 
     def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
@@ -228,7 +229,8 @@ def frozen_rows(
             for number, network in enumerate(networks):
                 pooled = network(found)
                 if not done and not start:
-                    rows[number] = pooled.new_empty((len(photos), *pooled.shape[1:]))
+                    shape, held = (len(photos), *pooled.shape[1:]), sum(r.nbytes for r in rows)
+                    rows[number] = empty_rows(shape, store.folder, held=held)
                 rows[number][positions[part]] = pooled
         done += len(positions)
         progress(done, len(photos))
