@@ -72,7 +72,16 @@ L3 = (
 )
 L4 = ("charts",)
 L5 = (
-    *("shipped", "terminal", "study_report", "study_plan", "questions", "cli_study", "cli_cache"),
+    *(
+        "shipped",
+        "terminal",
+        "study_axes",
+        "study_report",
+        "study_plan",
+        "questions",
+        "cli_study",
+        "cli_cache",
+    ),
     *("cli", "__main__", "__init__"),
 )
 
