@@ -85,16 +85,8 @@ DIAGNOSIS = tuple(
 )
 L4 = ("charts", *DIAGNOSIS)
 L5 = (
-    *(
-        "shipped",
-        "terminal",
-        "diagnosis_report",
-        "study_report",
-        "study_plan",
-        "questions",
-        "cli_study",
-    ),
-    *("cli_cache", "cli_diagnose", "rehearsal_report", "cli_rehearse"),
+    *("shipped", "terminal", "diagnosis_report", "study_axes", "study_report", "study_plan"),
+    *("questions", "cli_study", "cli_cache", "cli_diagnose", "rehearsal_report", "cli_rehearse"),
     *("cli", "__main__", "__init__"),
 )
 
