@@ -14,6 +14,7 @@ from fieldmark.data import transform
 from fieldmark.errors import RecipeError, SettingError, TrainingError
 from fieldmark.predict import Predictor
 from fieldmark.recipe import Recipe
+from fieldmark.steps import StageSteps
 from fieldmark.studies.run import Run
 from fieldmark.train import settled, train
 from fieldmark.training.features import FeatureStore
@@ -204,6 +205,17 @@ def test_a_folder_in_use_is_not_overwritten(finished: Run, photos: Path):
 def test_a_pattern_that_decides_over_nothing_stops_before_training(photos: Path, tmp_path: Path):
     with pytest.raises(RecipeError, match=r"decide over no parameter: bakbone\.\*"):
         run(photos, tmp_path / "a", 'stages.all.train={"bakbone.*": 0, "*": 1}')
+
+
+def test_a_stage_that_moved_what_it_froze_is_stopped(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def break_in(self: StageSteps) -> None:
+        next(self.task.model.backbone.parameters()).data.add_(1)
+
+    monkeypatch.setattr(StageSteps, "run", break_in)
+    with pytest.raises(TrainingError, match=r"head moved parameters it had frozen \(\w+ became"):
+        run(photos, tmp_path / "a")
 
 
 def test_accumulation_takes_the_steps_of_the_larger_batch(photos: Path, tmp_path: Path):

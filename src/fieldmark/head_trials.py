@@ -34,7 +34,7 @@ CLASSIFIER = "head.classifier."
 
 
 @dataclass
-class _Head:
+class HeadTrial:
     """One trial under way, and what was seen of it so far."""
 
     trial: Trial
@@ -49,10 +49,12 @@ class _Head:
 
     @property
     def recipe(self) -> Recipe:
+        """The trial's."""
         return self.trial.recipe
 
     @property
     def stage(self) -> Stage:
+        """The only one."""
         return self.recipe.stages[0]
 
     def see(
@@ -85,59 +87,20 @@ class _Head:
         return self.recipe.seed, stage.samples_per_step, stage.sampling, *length
 
 
-def is_head_trial(task: Task, recipe: Recipe) -> bool:
-    """Whether a recipe trains one linear classifier in the way `training.heads` does."""
-    if len(recipe.stages) != 1 or recipe.head.drop_rate:
-        return False
-    stage = recipe.stages[0]
-    plain = stage.optimizer in {"sgd", "nesterov"} and stage.schedule.name != "plateau"
-    without = (stage.l1, stage.clip_norm, stage.average, stage.stop_after, stage.snapshot_every)
-    if not plain or any(without) or stage.class_weights is not None:
-        return False
-    plan = parameter_plan(_model(task, recipe), stage.train)
-    names = [name for group in plan.trained for name in group.names]
-    return bool(names) and all(name.startswith(CLASSIFIER) for name in names)
-
-
-def run_head_trials(
-    task: Task, trials: Sequence[Trial], store: FeatureStore, progress: Progress
-) -> Iterator[Outcome]:
-    """Train the classifiers of all trials, and yield each trial's outcome once its run is written.
-
-    Args:
-        task: with the photos, split, view and backbone that all of them share.
-        trials: each as `is_head_trial` wants it, all judged alike.
-        store: of the frozen feature maps.
-        progress: is told how many photos of the pass are done.
-    """
-    photos = [*task.part("train"), *task.part("val")]
-    heads = [_start(task, trial) for trial in trials]
-    fold_of = np.zeros(len(photos), np.int64)
-    for part in _loads(heads, len(photos)):
-        networks = [_up_to_classifier(task, part_heads[0].recipe) for part_heads in part]
-        rows = frozen_rows(task, store, photos, networks, progress)
-        features = [FrozenFeatures(rows_of_part) for rows_of_part in rows]
-        for fold, (train, judged) in enumerate(_cuts(task, photos, trials[0].folds)):
-            _train(list(zip(features, part, strict=True)), photos, train, judged)
-            fold_of[judged.get(OUT_OF_FOLD, [])] = fold
-        for head in chain(*part):
-            head.folds = fold_of if trials[0].folds else None
-            yield _write(task, head, photos)
-
-
-def _model(task: Task, recipe: Recipe) -> Model:
-    return make_model(recipe, task.model.backbone, classes=len(task.photos.class_names))
-
-
-def _up_to_classifier(task: Task, recipe: Recipe) -> nn.Sequential:
-    """From feature maps to what the classifier sees."""
-    return nn.Sequential(*_model(task, recipe).chain()[1:-1])
-
-
-def _start(task: Task, trial: Trial) -> _Head:
-    model = _model(task, trial.recipe)
+def start_head(task: Task, trial: Trial) -> HeadTrial | None:
+    """A trial of one linear classifier, ready to go; None if `training.heads` can't train it."""
     stage = trial.recipe.stages[0]
+    plain = stage.optimizer in {"sgd", "nesterov"} and stage.schedule.name != "plateau"
+    more = (stage.l1, stage.clip_norm, stage.average, stage.stop_after, stage.snapshot_every)
+    if not plain or any(more) or stage.class_weights is not None:
+        return None
+    if len(trial.recipe.stages) != 1 or trial.recipe.head.drop_rate:
+        return None
+    model = _model(task, trial.recipe)
     plan = parameter_plan(model, stage.train)
+    trained = [name for group in plan.trained for name in group.names]
+    if not trained or not all(name.startswith(CLASSIFIER) for name in trained):
+        return None
     rates = {name: (g.multiplier, g.decay) for g in plan.groups for name in g.names}
     (of_weight, decay), (of_bias, bias_decay) = (
         rates[f"{CLASSIFIER}{name}"] for name in ("weight", "bias")
@@ -153,15 +116,50 @@ def _start(task: Task, trial: Trial) -> _Head:
         bias_decay=stage.weight_decay * bias_decay,
         label_smoothing=stage.label_smoothing,
     )
-    return _Head(trial, settings)
+    return HeadTrial(trial, settings)
 
 
-def _loads(heads: Sequence[_Head], photos: int) -> Iterator[list[list[_Head]]]:
+def run_head_trials(
+    task: Task, heads: Sequence[HeadTrial], store: FeatureStore, progress: Progress
+) -> Iterator[Outcome]:
+    """Train the classifiers of all trials, and yield each trial's outcome once its run is written.
+
+    Args:
+        task: with the photos, split, view and backbone that all of them share.
+        heads: as `start_head` gives them, all judged alike.
+        store: of the frozen feature maps.
+        progress: is told how many photos of the pass are done.
+    """
+    photos = [*task.part("train"), *task.part("val")]
+    folds = heads[0].trial.folds
+    fold_of = np.zeros(len(photos), np.int64)
+    for part in _loads(heads, len(photos)):
+        networks = [_up_to_classifier(task, part_heads[0].recipe) for part_heads in part]
+        rows = frozen_rows(task, store, photos, networks, progress)
+        features = [FrozenFeatures(rows_of_part) for rows_of_part in rows]
+        for fold, (train, judged) in enumerate(_cuts(task, photos, folds)):
+            _train(list(zip(features, part, strict=True)), photos, train, judged)
+            fold_of[judged.get(OUT_OF_FOLD, [])] = fold
+        for head in chain(*part):
+            head.folds = fold_of if folds else None
+            yield _write(task, head, photos)
+
+
+def _model(task: Task, recipe: Recipe) -> Model:
+    return make_model(recipe, task.model.backbone, classes=len(task.photos.class_names))
+
+
+def _up_to_classifier(task: Task, recipe: Recipe) -> nn.Sequential:
+    """From feature maps to what the classifier sees."""
+    return nn.Sequential(*_model(task, recipe).chain()[1:-1])
+
+
+def _loads(heads: Sequence[HeadTrial], photos: int) -> Iterator[list[list[HeadTrial]]]:
     """Heads by their features, as many features at a time as memory may hold."""
     by_features = defaultdict(list)
     for head in heads:
         by_features[head.features_key()].append(head)
-    load: list[list[_Head]] = []
+    load: list[list[HeadTrial]] = []
     size = 0
     for part in by_features.values():
         needed = 4 * photos * part[0].settings.weight.shape[1]
@@ -190,7 +188,7 @@ def _cuts(task: Task, photos: Sequence[Photo], folds: int | None) -> Iterator[Cu
 
 
 def _train(
-    parts: Sequence[tuple[FrozenFeatures, Sequence[_Head]]],
+    parts: Sequence[tuple[FrozenFeatures, Sequence[HeadTrial]]],
     photos: Sequence[Photo],
     train: list[int],
     judged: dict[str, list[int]],
@@ -208,7 +206,9 @@ def _train(
         stage = group[0].stage
         every = stage.eval_every.steps(steps_per_epoch=per_epoch, stage_steps=len(steps))
 
-        def watch(numbers: list[int], step: int, part: Heads, group: list[_Head] = group) -> None:
+        def watch(
+            numbers: list[int], step: int, part: Heads, group: list[HeadTrial] = group
+        ) -> None:
             for split, positions in judged.items():
                 logits = part.logits(torch.tensor(positions)).numpy()
                 for place, number in enumerate(numbers):
@@ -226,7 +226,7 @@ def _train(
             head.losses.append(of_head)
 
 
-def _settings(heads: Sequence[_Head], total: int, per_epoch: int) -> list[HeadSettings]:
+def _settings(heads: Sequence[HeadTrial], total: int, per_epoch: int) -> list[HeadSettings]:
     """Each head's, with its schedule; what is equal between heads is one object.
 
     Initial weights of one seed are one tensor, the factors of one schedule are computed once.
@@ -248,7 +248,7 @@ def _settings(heads: Sequence[_Head], total: int, per_epoch: int) -> list[HeadSe
     ]
 
 
-def _steps(head: _Head, labels: Tensor) -> tuple[list[Tensor], int]:
+def _steps(head: HeadTrial, labels: Tensor) -> tuple[list[Tensor], int]:
     """The samples of every step as a run of its own would draw them, and how many an epoch has."""
     stage, seed = head.stage, seed_for(head.recipe.seed, "stage", 0)
     per_epoch = stage.steps_per_epoch(len(labels))
@@ -260,7 +260,7 @@ def _steps(head: _Head, labels: Tensor) -> tuple[list[Tensor], int]:
     return steps[:total], per_epoch
 
 
-def _write(task: Task, head: _Head, photos: Sequence[Photo]) -> Outcome:
+def _write(task: Task, head: HeadTrial, photos: Sequence[Photo]) -> Outcome:
     """Make a run of what was seen of a head."""
     task = replace(task, recipe=head.recipe)
     more = {"folds": head.trial.folds, "weights": "not kept; `fieldmark refit` makes them"}
@@ -285,7 +285,7 @@ def _write(task: Task, head: _Head, photos: Sequence[Photo]) -> Outcome:
     return Outcome(folder, "finished", metrics)
 
 
-def _record_curve(writer: RunWriter, head: _Head, losses: Tensor) -> None:
+def _record_curve(writer: RunWriter, head: HeadTrial, losses: Tensor) -> None:
     before = 0
     for step, splits in sorted(head.curve.items()):
         found = {"train/loss": float(losses[before:step].mean())} if step else {}
