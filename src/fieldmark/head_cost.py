@@ -12,10 +12,10 @@ from torch import Tensor
 from fieldmark import probe
 from fieldmark.cost import Cost, Pass, own_memory, size_of
 from fieldmark.head_order import MEASURED, Head, Order, orders
-from fieldmark.head_trials import loads, start, up_to_classifier, write
+from fieldmark.head_trials import loads, up_to_classifier, write
 from fieldmark.probe import Timed, time_network
 from fieldmark.scratch import most_bytes
-from fieldmark.studies.trial import OUT_OF_FOLD, Trial
+from fieldmark.studies.trial import OUT_OF_FOLD
 from fieldmark.training.features import SHARD_BYTES
 from fieldmark.training.heads import FrozenFeatures
 
@@ -26,16 +26,15 @@ RECORD = 1000  # bytes a study writes of a run beside it
 MOST_MULTIPLIED = 2048  # photos whose products are timed; of more it is reckoned
 
 
-def add_heads(cost: Cost, shared: Pass, trials: Sequence[Trial]) -> None:
+def add_heads(cost: Cost, shared: Pass, heads: Sequence[Head]) -> None:
     """Add what `head_trials.run_head_trials` takes for these trials.
 
     Args:
         cost: Is added to.
         shared: What all trials see.
-        trials: Each as `is_head_trial` wants it.
+        heads: As `head_trials.start_head` gives them.
     """
     started = probe.clock()
-    heads = [start(shared.task, trial) for trial in trials]
     parts = list(loads(heads, len(shared.photos)))
     networks = [up_to_classifier(shared.task, part[0].recipe) for load in parts for part in load]
     cost.add("building", probe.clock() - started)

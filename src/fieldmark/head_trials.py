@@ -28,44 +28,30 @@ from fieldmark.training.optim import parameter_plan
 CLASSIFIER = "head.classifier."
 
 
-def is_head_trial(task: Task, recipe: Recipe) -> bool:
-    """Whether a recipe trains one linear classifier in the way `training.heads` does."""
-    if len(recipe.stages) != 1 or recipe.head.drop_rate:
-        return False
-    stage = recipe.stages[0]
-    plain = stage.optimizer in {"sgd", "nesterov"} and stage.schedule.name != "plateau"
-    without = (stage.l1, stage.clip_norm, stage.average, stage.stop_after, stage.snapshot_every)
-    if not plain or any(without) or stage.class_weights is not None:
-        return False
-    plan = parameter_plan(_model(task, recipe), stage.train)
-    names = [name for group in plan.trained for name in group.names]
-    return bool(names) and all(name.startswith(CLASSIFIER) for name in names)
-
-
 def run_head_trials(
-    task: Task, trials: Sequence[Trial], store: FeatureStore, progress: Progress
+    task: Task, heads: Sequence[Head], store: FeatureStore, progress: Progress
 ) -> Iterator[Outcome]:
     """Train the classifiers of all trials, and yield each trial's outcome once its run is written.
 
     Args:
         task: with the photos, split, view and backbone that all of them share.
-        trials: each as `is_head_trial` wants it, all judged alike.
+        heads: as `start_head` gives them, all judged alike.
         store: of the frozen feature maps.
         progress: is told how many photos of the pass are done.
     """
     photos = [*task.part("train"), *task.part("val")]
-    heads = [start(task, trial) for trial in trials]
+    folds = heads[0].trial.folds
     fold_of = np.zeros(len(photos), np.int64)
     for part in loads(heads, len(photos)):
         networks = [up_to_classifier(task, part_heads[0].recipe) for part_heads in part]
         rows = frozen_rows(task, store, photos, networks, progress)
         features = [FrozenFeatures(rows_of_part) for rows_of_part in rows]
-        for fold, (train, judged) in enumerate(_cuts(task, photos, trials[0].folds)):
-            for kept, alike in _by_fraction(task, train, part, trials[0].folds):
+        for fold, (train, judged) in enumerate(_cuts(task, photos, folds)):
+            for kept, alike in _by_fraction(task, train, part, folds):
                 _train(list(zip(features, alike, strict=True)), photos, kept, judged)
             fold_of[judged.get(OUT_OF_FOLD, [])] = fold
         for head in chain(*part):
-            head.folds = fold_of if trials[0].folds else None
+            head.folds = fold_of if folds else None
             yield write(task, head, photos)
 
 
@@ -78,11 +64,20 @@ def up_to_classifier(task: Task, recipe: Recipe) -> nn.Sequential:
     return nn.Sequential(*_model(task, recipe).chain()[1:-1])
 
 
-def start(task: Task, trial: Trial) -> Head:
-    """A trial's head as it begins."""
-    model = _model(task, trial.recipe)
+def start_head(task: Task, trial: Trial) -> Head | None:
+    """A trial of one linear classifier, ready to go; None if `training.heads` can't train it."""
     stage = trial.recipe.stages[0]
+    plain = stage.optimizer in {"sgd", "nesterov"} and stage.schedule.name != "plateau"
+    more = (stage.l1, stage.clip_norm, stage.average, stage.stop_after, stage.snapshot_every)
+    if not plain or any(more) or stage.class_weights is not None:
+        return None
+    if len(trial.recipe.stages) != 1 or trial.recipe.head.drop_rate:
+        return None
+    model = _model(task, trial.recipe)
     plan = parameter_plan(model, stage.train)
+    trained = [name for group in plan.trained for name in group.names]
+    if not trained or not all(name.startswith(CLASSIFIER) for name in trained):
+        return None
     rates = {name: (g.multiplier, g.decay) for g in plan.groups for name in g.names}
     (of_weight, decay), (of_bias, bias_decay) = (
         rates[f"{CLASSIFIER}{name}"] for name in ("weight", "bias")

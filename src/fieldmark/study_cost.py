@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fieldmark import probe
 from fieldmark.build import build
 from fieldmark.cost import Cost, Pass, own_memory
 from fieldmark.forecast import forecast
 from fieldmark.head_cost import add_heads
-from fieldmark.head_trials import is_head_trial
+from fieldmark.head_trials import start_head
 from fieldmark.probe import StageTime, time_stage
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.studies.results import Slot
@@ -64,12 +65,14 @@ def _group(shared: Pass, slots: Sequence[Slot], known: set[Path]) -> Cost:
     trials = [
         Trial(slot.recipe, Path(str(number)), slot.cell.folds) for number, slot in enumerate(slots)
     ]
-    together = [trial for trial in trials if is_head_trial(shared.task, trial.recipe)]
-    if together:
+    started = probe.clock()
+    begun = [start_head(shared.task, trial) for trial in trials]
+    cost.add("building", probe.clock() - started)
+    if together := [head for head in begun if head]:
         add_heads(cost, shared, together)
     alone: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        if trial not in together:
+    for trial, head in zip(trials, begun, strict=True):
+        if head is None:
             alone[_likeness(trial.recipe)].append(trial)
     for alike in alone.values():
         _add_alone(cost, shared, alike)

@@ -8,7 +8,7 @@ from rich.table import Table
 from fieldmark.diagnosis_report import study_diagnosis
 from fieldmark.studies.answered import answered_cells, plain
 from fieldmark.studies.answers import Answers
-from fieldmark.studies.effects import Cell, Setting, main_effects, study_spread
+from fieldmark.studies.effects import AnsweredCell, Setting, main_effects, study_spread
 from fieldmark.studies.learning_curve import LEAST_AMOUNTS, fit_curve
 from fieldmark.studies.selection import best_cell
 from fieldmark.studies.study import Study
@@ -77,19 +77,19 @@ def sentences(study: Study) -> list[str]:
     return [*found, best.describe(f"The best cell ({settings})"), *_curves(study, cells)]
 
 
-def _at_their_best(study: Study, cells: Sequence[Cell]) -> list[Cell]:
+def _at_their_best(study: Study, cells: Sequence[AnsweredCell]) -> list[AnsweredCell]:
     """For each of what is asked about, the cell whose nuisances suit it best, without these."""
     nuisances = {axis.name for axis in study.design.file.with_role("nuisance")}
-    best: dict[str, Cell] = {}
+    best: dict[str, AnsweredCell] = {}
     for cell in cells:
         asked = {name: value for name, value in cell.settings.items() if name not in nuisances}
         known = best.get(key := _words(asked))
         if known is None or cell.answers.top1 > known.answers.top1:
-            best[key] = Cell(asked, cell.answers, cell.cost)
+            best[key] = AnsweredCell(asked, cell.answers, cell.cost)
     return list(best.values())
 
 
-def _curves(study: Study, cells: Sequence[Cell]) -> list[str]:
+def _curves(study: Study, cells: Sequence[AnsweredCell]) -> list[str]:
     """Where fractions of train were tried, what more photos would give, for each of the others."""
     fractions = {axis.name for axis in study.design.file.axes if axis.key == (TRAIN_FRACTION,)}
     alike: dict[str, list[tuple[float, Answers]]] = {}

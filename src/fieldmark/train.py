@@ -192,7 +192,9 @@ class Training:
         """Put the model into the stage's state, and find out what it is fed."""
         plan = parameter_plan(self.model, stage.train)
         set_trainable(self.model, plan, train_batch_norm=stage.batch_norm == "train")
-        return plan, make_inputs(self.task, self.store, partial(self.ledger.progress, "features"))
+        ledger = self.ledger
+        progress = partial(ledger.progress, "features")
+        return plan, make_inputs(self.task, self.store, progress, ledger.say)
 
     def hand_over(self, inputs: StageInputs, stage: Stage) -> None:
         """Measure before the first step: it must be where the stage before ended."""

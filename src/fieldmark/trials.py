@@ -9,7 +9,8 @@ import numpy as np
 
 from fieldmark.build import Task
 from fieldmark.errors import FieldmarkError
-from fieldmark.head_trials import is_head_trial, run_head_trials
+from fieldmark.head_order import Head
+from fieldmark.head_trials import run_head_trials, start_head
 from fieldmark.ledger import Reporter, Silent
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe
@@ -65,13 +66,18 @@ def _run_group(
     except FieldmarkError as error:
         yield from (_failed(trial, error, 0) for trial in trials)
         return
-    together: list[Trial] = []
+    together: list[Head] = []
     alone: list[Trial] = []
     for trial in trials:
         try:
-            (together if is_head_trial(task, trial.recipe) else alone).append(trial)
+            head = start_head(task, trial)
         except FieldmarkError as error:
             yield _failed(trial, error, 0)
+            continue
+        if head is None:
+            alone.append(trial)
+        else:
+            together.append(head)
     if together:
         yield from _run_together(task, together, store, reporter, started)
     yield from (_run_alone(trial, store, reporter) for trial in alone)
@@ -90,15 +96,15 @@ def _run_alone(trial: Trial, store: FeatureStore, reporter: Reporter) -> Outcome
 
 
 def _run_together(
-    task: Task, trials: Sequence[Trial], store: FeatureStore, reporter: Reporter, started: float
+    task: Task, heads: Sequence[Head], store: FeatureStore, reporter: Reporter, started: float
 ) -> Iterator[Outcome]:
     """Each trial is charged the same share of what all of them took."""
 
     def progress(done: int, total: int) -> None:
         reporter.progress("features", done, total, {})
 
-    outcomes = list(run_head_trials(task, trials, store, progress))
-    seconds = (time.perf_counter() - started) / len(trials)
+    outcomes = list(run_head_trials(task, heads, store, progress))
+    seconds = (time.perf_counter() - started) / len(heads)
     yield from (replace(outcome, seconds=seconds) for outcome in outcomes)
 
 
