@@ -78,9 +78,9 @@ L3 = (
 DIAGNOSIS = tuple(
     f"diagnosis.{name}"
     for name in (
-        *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
-        *("schedule", "stages", "data", "study_evidence", "search", "comparisons"),
-        *("diagnose", "advice"),
+        *("finding", "curve", "evidence", "before_training", "divergence", "stability", "fit"),
+        *("confidence", "budget", "schedule", "stages", "data", "study_evidence", "search"),
+        *("comparisons", "diagnose", "advice"),
     )
 )
 L4 = ("charts", *DIAGNOSIS)

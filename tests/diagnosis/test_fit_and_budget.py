@@ -68,6 +68,19 @@ def test_overconfidence(look, well, name, outcome, loss, top1):
 
 
 @pytest.mark.parametrize(
+    ("name", "outcome", "loss", "top1"),
+    [
+        ("worse_than_guessing", "does not", LN10 - 0.01, 0.6),
+        ("worse_than_guessing", "fires", LN10 + 0.01, 0.6),
+        ("worse_than_guessing", "does not", LN10 + 0.01, 0.13),  # it knows nothing yet
+    ],
+)
+def test_certain_and_wrong(look, well, name, outcome, loss, top1):
+    curves = well(**{"val/loss": np.full(31, loss), "val/top1": np.full(31, top1)})
+    assert look(name, ({}, curves)).outcome == outcome
+
+
+@pytest.mark.parametrize(
     ("name", "outcome", "train", "val"),
     [
         ("memorised", "fires", 1.00, 0.80),
@@ -107,6 +120,26 @@ def test_wrong_labels_in_train_show_before_they_are_known_by_heart(look, well):
     found = look("val_above_train", ({}, well(**{"minitrain/top1": train, "val/top1": val})))
     assert found.outcome == "fires"
     assert found.place.last_step <= 200
+
+
+def test_one_early_look_can_tell_of_wrong_labels(look, well):
+    train = np.r_[0.1, 0.45, np.linspace(0.85, 1.0, 29)]
+    val = np.r_[0.1, np.full(30, 0.8)]
+    found = look("val_above_train", ({}, well(**{"minitrain/top1": train, "val/top1": val})))
+    assert found.outcome == "fires"
+    assert (found.place.first_step, found.place.last_step) == (10, 10)
+
+
+def test_chance_alone_rarely_puts_val_above_train(look, well):
+    fired = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        shared = {split: rng.binomial(200, 0.6) / 200 for split in ("minitrain/top1", "val/top1")}
+        curves = {
+            key: np.full(31, share) + rng.normal(0, 0.01, 31) for key, share in shared.items()
+        }
+        fired += look("val_above_train", ({}, well(**curves))).outcome == "fires"
+    assert fired <= 3
 
 
 @pytest.mark.parametrize(
@@ -152,16 +185,29 @@ def test_too_short(look, well, name, outcome, loss):
         assert found.numbers["longer"] == "60 epochs"
 
 
+def settled(after: int) -> np.ndarray:
+    """80 % on val, reached in one go after so many epochs."""
+    return np.r_[np.full(after, 0.1), np.full(31 - after, 0.8)]
+
+
 @pytest.mark.parametrize(
     ("name", "outcome", "top1"),
     [  # within a standard error, 2.8 points, of the end
-        ("too_long", "fires", np.r_[np.linspace(0.1, 0.8, 10), np.full(21, 0.8)]),
+        ("too_long", "fires", settled(2)),
+        ("too_long", "does not", settled(3)),
         ("too_long", "does not", np.linspace(0.1, 0.8, 31)),
-        ("too_long", "fires", peaked(0.8, 0.72, at=3)),
+        ("second_half_idle", "does not", settled(2)),  # which is told as too long
+        ("second_half_idle", "fires", settled(14)),
+        ("second_half_idle", "does not", settled(18)),
     ],
 )
 def test_too_long(look, well, name, outcome, top1):
     assert look(name, ({}, well(**{"val/top1": top1}))).outcome == outcome
+
+
+def test_a_loss_that_still_falls_is_not_idle(look, well):
+    curves = well(**{"val/top1": settled(2), "val/loss": bent(1.4, 1.0), "train/lr": RATE})
+    assert look("too_long", (CONSTANT, curves)).outcome == "does not"
 
 
 ALL = {"name": "all", "train": "all"}

@@ -9,10 +9,10 @@ LN10 = math.log(10)
 LOOKS = np.arange(31)
 
 
-def spiked(at: int, to: float) -> np.ndarray:
-    """A running loss that jumps at one of its thirty records."""
+def spiked(at: int, to: float, *, stays: bool = False) -> np.ndarray:
+    """A running loss that jumps at one of its thirty records, and comes back unless it stays."""
     values = np.linspace(LN10, 0.5, 30)
-    values[at] = to
+    values[at : None if stays else at + 1] = to
     return values
 
 
@@ -23,8 +23,13 @@ def spiked(at: int, to: float) -> np.ndarray:
         ("diverged_early", "fires", spiked(0, math.nan)),
         ("diverged_early", "fires", spiked(0, math.inf)),
         ("diverged_midway", "fires", spiked(15, math.nan)),
-        ("diverged_midway", "fires", spiked(15, 3.01 * LN10)),
-        ("diverged_midway", "does not", spiked(15, 2.99 * LN10)),
+        ("diverged_midway", "fires", spiked(15, 3.01 * LN10, stays=True)),
+        ("diverged_midway", "does not", spiked(15, 2.99 * LN10, stays=True)),
+        ("diverged_midway", "does not", spiked(15, 3.01 * LN10)),
+        ("loss_spikes", "fires", spiked(15, 3.01 * LN10)),
+        ("loss_spikes", "does not", spiked(15, 2.99 * LN10)),
+        ("loss_spikes", "does not", spiked(15, 3.01 * LN10, stays=True)),
+        ("diverged_early", "fires", spiked(0, 9 * LN10, stays=True)),
         ("diverged_early", "does not", spiked(15, math.nan)),
         ("diverged_midway", "does not", spiked(0, math.nan)),
     ],
@@ -104,7 +109,7 @@ def test_chance_alone_has_no_rhythm(look, well):
     assert fired <= 1
 
 
-STRAIGHT = np.linspace(LN10, 0.76 * LN10, 31)
+STRAIGHT = np.linspace(LN10, 0.51 * LN10, 31)
 CONSTANT = {"schedule": "constant"}
 RATE = np.ones(30)
 
@@ -113,7 +118,7 @@ RATE = np.ones(30)
     ("name", "outcome", "loss", "settings"),
     [
         ("lr_too_low", "fires", STRAIGHT, {}),
-        ("lr_too_low", "does not", np.linspace(LN10, 0.74 * LN10, 31), {}),  # it got somewhere
+        ("lr_too_low", "does not", np.linspace(LN10, 0.49 * LN10, 31), {}),  # it got somewhere
         ("lr_too_low", "does not", np.r_[np.linspace(LN10, 1.7, 11), np.full(20, 1.69)], {}),
         ("lr_too_low", "does not", STRAIGHT[:8], {"length": "7 epochs"}),  # short before slow
     ],

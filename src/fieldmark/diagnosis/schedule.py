@@ -10,11 +10,11 @@ from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires
 from fieldmark.recipe import Stage
 
 STRAIGHT = 0.3  # of its fall in the second half: 0.5 is a straight line; ours
-UNMOVED = 0.75  # of the loss it began with is still there; ours
+UNMOVED = 0.5  # of the loss it began with is still there; ours
 HIGH_LEVEL = 0.5  # of the loss it began with, held while lr is high; ours
 LEAST_EPOCHS = 8  # a shorter stage is short before it is slow; ours
 SMALL_MOVE, LARGE_MOVE = 1e-4, 1e-2  # of the weights' length a step; cs231n wants some 1e-3
-OVERSHOOT = 1.3  # times the loss it began with; ours
+OVERSHOOT = 1.3  # times the loss of guessing; ours
 JITTER = 0.02  # of the level it moves around; ours
 TINY, LOW = 0.01, 0.1  # of the peak rate
 TINY_LASTS, LOW_LASTS = 0.2, 0.6  # of the stage's steps; a cosine is below 1 % for 6 % of them
@@ -38,7 +38,7 @@ def _at_full_rate(stage: StageEvidence, curve: Curve) -> Curve:
 @check(
     "lr_too_low",
     "R7",
-    "problem",
+    "warning",
     "lr",
     "minitrain",
     label="Learning rate too low",
@@ -83,7 +83,7 @@ def lr_too_low(stage: StageEvidence) -> Seen:
 @check(
     "lr_too_high",
     "R8",
-    "problem",
+    "warning",
     "lr",
     "running loss",
     label="Learning rate too high",
@@ -121,8 +121,7 @@ def lr_too_high(stage: StageEvidence) -> Seen:
         "lower": stage.settings.lr / 10,
         "move": move,
     }
-    guessing = log(max(2, stage.classes))
-    if smooth.max() > OVERSHOOT * (loss.first if stage.number == 0 else guessing):
+    if smooth.max() > OVERSHOOT * log(max(2, stage.classes)):
         return fires(loss.place(0, int(smooth.argmax())), **numbers)
     if len(high) >= 10 and move > LARGE_MOVE and not _decay_rules(stage):
         fell = float(high.values[: len(high) // 2].mean()) - level
