@@ -3,7 +3,7 @@
 Frozen EfficientNet-Lite0 at 224 px, nine settings of a head (three poolings, three batch sizes).
 Each is trained at eleven rates (0.01 to 1000, 20 epochs, cosine) and at both ends of its band, all
 judged by 5-fold out-of-fold top-1. A rate counts as best if it lies within two standard errors of
-the highest. Without CUB photos, toy drawings are used. No target: what is printed goes into the log.
+the highest. Without CUB photos, toy drawings are used. No target: it is printed for the log.
 
     python bench/learning_rate.py --cub CUB_200_2011
     python bench/learning_rate.py --json
@@ -96,7 +96,7 @@ def one_setting(recipe, store, folder):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cub", type=Path, default=os.environ.get("FIELDMARK_CUB"))
+    parser.add_argument("--cub", type=Path, default=os.environ.get("FIELDMARK_CUB") or None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

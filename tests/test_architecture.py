@@ -48,6 +48,7 @@ STUDIES = tuple(
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
         *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
+        "ray_executor",
     )
 )
 L3 = (

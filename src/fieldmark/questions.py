@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -11,13 +12,15 @@ from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
 from fieldmark.studies.design import Design
-from fieldmark.studies.executor import LocalExecutor
+from fieldmark.studies.executor import Executor, LocalExecutor
+from fieldmark.studies.ray_executor import RayExecutor
 from fieldmark.studies.run import MANIFEST
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import OUT_OF_FOLD
 from fieldmark.study_report import show
 from fieldmark.terminal import Format, listing
 
+RUN_TRIALS = "fieldmark.trials:run_trials"
 PREFERRED = (OUT_OF_FOLD, "val", "test")
 MOST_CLASSES = 8
 
@@ -93,15 +96,32 @@ def plan(console: Console, name: str, overrides: list[str], folder: Path | None)
     console.print("\n".join(lines), highlight=False)
 
 
+def executor_of(kind: Literal["local", "ray"], workers: int, address: str | None) -> Executor:
+    """What `study run --executor` names.
+
+    Raises:
+        SettingError: an option belongs to the other one, or Ray is not installed.
+    """
+    if kind == "local":
+        if address is not None:
+            raise SettingError("--address names a Ray cluster. Add --executor ray, or leave it.")
+        return LocalExecutor(RUN_TRIALS, workers=workers)
+    if workers != 1:
+        raise SettingError(
+            "--workers is for the local executor; Ray runs as many groups at once as there are "
+            "nodes. Leave it out."
+        )
+    return RayExecutor(RUN_TRIALS, address=address)
+
+
 def run(
-    console: Console, name: str, overrides: list[str], folder: Path | None, workers: int
+    console: Console, name: str, overrides: list[str], folder: Path | None, executor: Executor
 ) -> None:
     """Run what a study lacks, then print what it found."""
     # Mistakes of the file are told before torch is loaded.
     study = Study.create(folder or _folder(name), find_design(name, overrides))
     left = sum(len(group.slots) for group in study.plan().groups)
     console.print(f"{study.folder}: {left} runs to go", highlight=False)
-    executor = LocalExecutor("fieldmark.trials:run_trials", workers=workers)
     for number, result in enumerate(executor.run(study), start=1):
         value = result.metrics.get(study.design.metric)
         told = f"{value:.1%}" if value is not None else f"failed: {result.reason}"

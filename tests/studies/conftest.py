@@ -1,5 +1,7 @@
 """A base recipe, designs on it, and a stand-in for training that real processes can import."""
 
+import os
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fieldmark.studies.design import Design
+from fieldmark.studies.ray_executor import RayExecutor
 
 BASE = """\
 name: base
@@ -80,6 +83,14 @@ def not_a_number(trials):
 def kills_itself(trials):
     os.kill(os.getpid(), 9)
     yield
+
+
+def kills_itself_once(trials):
+    for number, result in enumerate(run_trials(trials)):
+        if number == 2 and not os.path.exists(TRACE + ".killed"):
+            open(TRACE + ".killed", "w").close()
+            os.kill(os.getpid(), 9)
+        yield result
 """
 
 
@@ -99,5 +110,29 @@ def design() -> Callable[..., Design]:
 
     def make(text: str = STUDY, *overrides: str, base: str = BASE) -> Design:
         return Design.read(textwrap.dedent(text), lambda _: base, overrides, name="study.yaml")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two nodes of one core each, which this machine stands for."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    found.add_node(num_cpus=1)
+    yield found
+    found.shutdown()
+
+
+@pytest.fixture
+def on_two_nodes(cluster) -> Callable[..., RayExecutor]:
+    """An executor of an import path, whose workers see what this process sees now."""
+
+    def make(path: str, lapse: float = 2) -> RayExecutor:
+        seen = {name: os.environ[name] for name in ("TRACE", "PAUSE") if name in os.environ}
+        seen["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
+        return RayExecutor(path, cluster.address, lapse, {"env_vars": seen})
 
     return make
