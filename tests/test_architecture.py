@@ -47,7 +47,8 @@ STUDIES = tuple(
     f"studies.{name}"
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
-        *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
+        *("space", "sampler", "pruner", "design", "lease", "results"),
+        *("study", "executor", "table"),
         "ray_executor",
     )
 )

@@ -124,7 +124,9 @@ def run(
     console.print(f"{study.folder}: {left} runs to go", highlight=False)
     for number, result in enumerate(executor.run(study), start=1):
         value = result.metrics.get(study.design.metric)
-        told = f"{value:.1%}" if value is not None else f"failed: {result.reason}"
+        told = f"{result.status}: {result.reason}"
+        if result.status == "finished" and value is not None:
+            told = f"{value:.1%}"
         line = f"  {number:>4} cell {result.cell} seed {result.seed}: {told}"
         console.print(line, highlight=False, soft_wrap=True)
     study.read_again()

@@ -164,7 +164,7 @@ def _outcomes(
 
     Where it raises, each trial left is tried by itself, so that one can't fail the others.
     """
-    trials = [study.records.trial(slot, lease, suffix) for slot in slots]
+    trials = [study.trial(slot, lease, suffix) for slot in slots]
     left = {trial.folder: slot for trial, slot in zip(trials, slots, strict=True)}
     given = _ask(run_trials, trials)
     reason = "It was given no outcome."
@@ -193,7 +193,7 @@ def _all_failed(
     study: Study, slots: Sequence[Slot], lease: Lease, reason: str, suffix: str = ""
 ) -> Iterator[tuple[Slot, Outcome]]:
     for slot in slots:
-        folder = study.records.trial(slot, lease, suffix).folder
+        folder = study.trial(slot, lease, suffix).folder
         yield slot, Outcome(folder, "failed", reason=reason)
 
 
