@@ -50,8 +50,8 @@ STUDIES = tuple(
         *("run", "onlooker", "trial", "answers", "spread", "verdict", "compare", "effects"),
         "selection",
         "learning_curve",
-        *("space", "sampler", "design", "power", "lease", "results", "study", "executor"),
-        *("table", "answered"),
+        *("space", "sampler", "pruner", "design", "power", "lease", "results", "study", "executor"),
+        *("table", "answered", "ray_executor"),
     )
 )
 L3 = (

@@ -1,7 +1,7 @@
 """The commands `fieldmark study ...`; part of `cli`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,11 +37,18 @@ def study_run(
     out: StudyFolder = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the cores.")] = 1,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster's; a local one unless given.")
+    ] = None,
 ) -> None:
     """Run what a study lacks, and say what it found."""
-    from fieldmark.questions import run
+    from fieldmark.questions import executor_of, run
 
-    run(console, name, overrides or [], out, workers, retry=retry)
+    chosen = executor_of(executor, workers, address)
+    run(console, name, overrides or [], out, chosen, retry=retry)
 
 
 @study_app.command("show", epilog=example("fieldmark study show studies/weight-decay"))

@@ -1,6 +1,7 @@
 """What the commands `compare` and `study` do."""
 
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -10,7 +11,8 @@ from fieldmark.source import Source
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
-from fieldmark.studies.executor import LocalExecutor
+from fieldmark.studies.executor import Executor, LocalExecutor
+from fieldmark.studies.ray_executor import RayExecutor
 from fieldmark.studies.run import MANIFEST
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import OUT_OF_FOLD
@@ -18,6 +20,7 @@ from fieldmark.study_plan import folder_of, foreseen
 from fieldmark.study_report import show
 from fieldmark.terminal import Format, listing
 
+RUN_TRIALS = "fieldmark.trials:run_trials"
 PREFERRED = (OUT_OF_FOLD, "val", "test")
 MOST_CLASSES = 8
 
@@ -78,12 +81,30 @@ def _shared_split(runs: list[Path]) -> str:
     )
 
 
+def executor_of(kind: Literal["local", "ray"], workers: int, address: str | None) -> Executor:
+    """What `study run --executor` names.
+
+    Raises:
+        SettingError: an option belongs to the other one, or Ray is not installed.
+    """
+    if kind == "local":
+        if address is not None:
+            raise SettingError("--address names a Ray cluster. Add --executor ray, or leave it.")
+        return LocalExecutor(RUN_TRIALS, workers=workers)
+    if workers != 1:
+        raise SettingError(
+            "--workers is for the local executor; Ray runs as many groups at once as there are "
+            "nodes. Leave it out."
+        )
+    return RayExecutor(RUN_TRIALS, address=address)
+
+
 def run(
     console: Console,
     name: str,
     overrides: list[str],
     folder: Path | None,
-    workers: int,
+    executor: Executor,
     *,
     retry: bool = False,
 ) -> None:
@@ -96,10 +117,11 @@ def run(
         console.print(f"{_take_back(study)} failed runs are run again", highlight=False)
     left = sum(len(group.slots) for group in study.plan().groups)
     console.print(f"{study.folder}: {left} runs to go", highlight=False)
-    executor = LocalExecutor("fieldmark.trials:run_trials", workers=workers)
     for number, result in enumerate(executor.run(study), start=1):
         value = result.metrics.get(study.design.metric)
-        told = f"{value:.1%}" if value is not None else f"failed: {result.reason}"
+        told = f"{result.status}: {result.reason}"
+        if result.status == "finished" and value is not None:
+            told = f"{value:.1%}"
         line = f"  {number:>4} cell {result.cell} seed {result.seed}: {told}"
         console.print(line, highlight=False, soft_wrap=True)
     study.read_again()

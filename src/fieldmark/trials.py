@@ -15,7 +15,7 @@ from fieldmark.ledger import Reporter, Silent
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run, RunWriter
-from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
+from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, PrunedError, Trial
 from fieldmark.train import prepare, settled, train
 from fieldmark.training.features import FeatureStore, cache_folder
 
@@ -89,7 +89,12 @@ def _run_alone(trial: Trial, store: FeatureStore, reporter: Reporter) -> Outcome
         if trial.folds:
             outcome = _run_folds(trial, trial.folds, store, reporter)
         else:
-            outcome = _outcome(train(trial.recipe, trial.folder, store=store, reporter=reporter))
+            run = train(
+                trial.recipe, trial.folder, store=store, reporter=reporter, watch=trial.watch
+            )
+            outcome = _outcome(run)
+    except PrunedError as end:
+        outcome = Outcome(trial.folder, "pruned", end.metrics, reason=str(end))
     except FieldmarkError as error:
         return _failed(trial, error, time.perf_counter() - started)
     return replace(outcome, seconds=time.perf_counter() - started)
