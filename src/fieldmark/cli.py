@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_study import Overrides, study_app
@@ -144,6 +145,7 @@ app.add_typer(
 
 
 app.command(rich_help_panel=LOOK, epilog=example("fieldmark diagnose runs/toy-1"))(diagnose)
+app.command(rich_help_panel=DATA, epilog=example("fieldmark cache --clear"))(cache)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))

@@ -1,5 +1,7 @@
 """A base recipe, designs on it, and a stand-in for training that real processes can import."""
 
+import os
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fieldmark.studies.design import Design
+from fieldmark.studies.ray_executor import RayExecutor
 
 BASE = """\
 name: base
@@ -31,6 +34,7 @@ import os
 import time
 from pathlib import Path
 
+from fieldmark.studies.run import RunWriter
 from fieldmark.studies.trial import Outcome
 
 PAUSE = float(os.environ.get("PAUSE", 0))
@@ -77,9 +81,44 @@ def not_a_number(trials):
         yield Outcome(trial.folder, "finished", {"out_of_fold/top1": float("nan")})
 
 
+def watched(trials):
+    # Real run folders whose val rises to lr in ten evaluations, after a stage that does not count.
+    # Before the run whose number stands in the file TRACE the worker is killed.
+    for trial in trials:
+        begun = len(list(trial.folder.parent.parent.glob("*/*/manifest.json")))
+        if TRACE and open(TRACE).read() == str(begun):
+            open(TRACE, "w").close()
+            os.kill(os.getpid(), 9)
+        yield one_watched(trial)
+
+
+def one_watched(trial):
+    lr = trial.recipe.stages[-1].lr
+    with RunWriter.create(trial.folder, trial.recipe.to_yaml(), {"class_names": []}) as writer:
+        writer.record({"val/top1": 0.9}, step=5, stage="head")
+        writer.record({"val/top1": 0.9}, step=5, stage="all")
+        for number in range(1, 11):
+            found = {"val/top1": lr * number / 10}
+            writer.record(found, step=5 + number, stage="all")
+            reason = trial.watch(10, found) if trial.watch else None
+            if reason and number < 10:
+                writer.fail(reason, status="pruned")
+                return Outcome(trial.folder, "pruned", found, seconds=number, reason=reason)
+        writer.finish()
+    return Outcome(trial.folder, "finished", found, seconds=10)
+
+
 def kills_itself(trials):
     os.kill(os.getpid(), 9)
     yield
+
+
+def kills_itself_once(trials):
+    for number, result in enumerate(run_trials(trials)):
+        if number == 2 and not os.path.exists(TRACE + ".killed"):
+            open(TRACE + ".killed", "w").close()
+            os.kill(os.getpid(), 9)
+        yield result
 """
 
 
@@ -99,5 +138,29 @@ def design() -> Callable[..., Design]:
 
     def make(text: str = STUDY, *overrides: str, base: str = BASE) -> Design:
         return Design.read(textwrap.dedent(text), lambda _: base, overrides, name="study.yaml")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two nodes of one core each, which this machine stands for."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    found.add_node(num_cpus=1)
+    yield found
+    found.shutdown()
+
+
+@pytest.fixture
+def on_two_nodes(cluster) -> Callable[..., RayExecutor]:
+    """An executor of an import path, whose workers see what this process sees now."""
+
+    def make(path: str, lapse: float = 2) -> RayExecutor:
+        seen = {name: os.environ[name] for name in ("TRACE", "PAUSE") if name in os.environ}
+        seen["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
+        return RayExecutor(path, cluster.address, lapse, {"env_vars": seen})
 
     return make

@@ -80,12 +80,12 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running``, ``finished`` or ``failed``; a killed run goes on saying ``running``."""
+        """``running`` (a killed run too), ``finished``, ``failed``, or ``pruned``: ended early."""
         return str(self.manifest["status"])
 
     @property
     def reason(self) -> str | None:
-        """Why a failed run failed."""
+        """Why a failed run failed, or a pruned one was ended."""
         return self.manifest.get("reason")
 
     @property
@@ -299,9 +299,9 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         self.update_manifest(status="finished", ended=durable.now())
         self.close()
 
-    def fail(self, reason: str) -> None:
-        """Mark the run as failed, say why, and close it."""
-        self.update_manifest(status="failed", reason=reason, ended=durable.now())
+    def fail(self, reason: str, status: str = "failed") -> None:
+        """Mark the run as failed, or as ended otherwise, say why, and close it."""
+        self.update_manifest(status=status, reason=reason, ended=durable.now())
         self.close()
 
     def close(self) -> None:
