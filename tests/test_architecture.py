@@ -48,7 +48,6 @@ STUDIES = tuple(
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
         *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
-        "answered",
     )
 )
 L3 = (
@@ -65,6 +64,13 @@ L3 = (
     "head_trials",
     "trials",
 )
+DIAGNOSIS = tuple(
+    f"diagnosis.{name}"
+    for name in (
+        *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
+        *("schedule", "stages", "data", "search", "diagnose", "advice"),
+    )
+)
 CHARTS = tuple(
     f"charts.{name}"
     for name in (
@@ -79,11 +85,10 @@ REPORT = tuple(
         *("runs", "content", "assets", "render"),
     )
 )
-DIAGNOSIS = ("diagnosis.finding",)
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "study_report", "questions", "cli_study"),
-    *("cli", "__main__", "__init__"),
+    *("diagnosis_report", "cli_diagnose", "cli", "__main__", "__init__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room
@@ -100,15 +105,8 @@ BELOW = {  # what a room may import besides the files before it in the room
     L5: (*L0, *RECIPE, *METRICS, *LAYERS, *DATA, *TRAINING, *STUDIES, *L3, *L4),
 }
 WITHOUT_TORCH = (*L0, *RECIPE, *METRICS, *STUDIES, *L4, *L5)
-FOLDERS = {
-    "layers",
-    "data",
-    "training",
-    "studies",
-    "charts",
-    "diagnosis",
-    "report",
-}  # their __init__ holds a docstring, no code
+# Their __init__ holds a docstring, no code.
+FOLDERS = {"layers", "data", "training", "studies", "charts", "diagnosis", "report"}
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60

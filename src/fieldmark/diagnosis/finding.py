@@ -96,7 +96,7 @@ class Seen:
     reason: str = ""
 
 
-def fires(place: Place | None = None, **numbers: Number) -> Seen:
+def fires(place: Place | None = None, /, **numbers: Number) -> Seen:
     """The trouble is there."""
     return Seen("fires", numbers, place)
 
