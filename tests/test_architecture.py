@@ -48,6 +48,7 @@ STUDIES = tuple(
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
         *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
+        "answered",
     )
 )
 L3 = (
@@ -82,13 +83,13 @@ REPORT = tuple(
     f"report.{name}"
     for name in (
         *("page", "sentences", "judged", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
-        *("runs", "content", "assets", "render"),
+        *("runs", "summary", "content", "assets", "render"),
     )
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "study_report", "questions", "cli_study"),
-    *("diagnosis_report", "cli_diagnose", "cli", "__main__", "__init__"),
+    *("diagnosis_report", "cli_diagnose", "cli_report", "cli", "__main__", "__init__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room

@@ -3,29 +3,16 @@
 from collections.abc import Sequence
 
 from fieldmark.charts.curves import Mark
-from fieldmark.diagnosis.finding import SEVERITIES, Finding
+from fieldmark.diagnosis.diagnose import ordered
+from fieldmark.diagnosis.finding import Finding
 from fieldmark.report.page import Advice, Findings
-from fieldmark.studies.run import Run
-from fieldmark.studies.study import Study
-
-
-def run_findings(run: Run) -> list[Finding]:
-    """Every check's finding on a run."""
-    del run
-    return []
-
-
-def study_findings(study: Study) -> list[Finding]:
-    """Every check's finding on a study."""
-    del study
-    return []
 
 
 def sorted_findings(found: Sequence[Finding]) -> Findings:
     """Those that fire, the gravest first; the others apart."""
-    fired = [finding for finding in found if finding.outcome == "fires"]
+    found = ordered(found)
     return Findings(
-        sorted(fired, key=lambda finding: SEVERITIES.index(finding.severity)),
+        [finding for finding in found if finding.outcome == "fires"],
         [finding for finding in found if finding.outcome == "does not"],
         [finding for finding in found if finding.outcome == "cannot tell"],
     )

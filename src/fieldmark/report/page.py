@@ -74,6 +74,8 @@ class CellRow:
         reason: Why some failed.
         curve: A few values of the objective on the way, for a sparkline.
         run: Folder of a run to look at, below the page's own.
+        best: Whether no other is better.
+        started: When, in seconds since the epoch; 0 where that says nothing.
     """
 
     name: str
@@ -89,6 +91,7 @@ class CellRow:
     curve: Sequence[float] = ()
     run: str | None = None
     best: bool = False
+    started: float = 0.0
 
 
 @dataclass(frozen=True)
