@@ -69,7 +69,16 @@ DIAGNOSIS = tuple(
     f"diagnosis.{name}"
     for name in (
         *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
-        *("schedule", "stages", "data", "search", "diagnose", "advice"),
+        *(
+            "schedule",
+            "stages",
+            "data",
+            "study_evidence",
+            "search",
+            "comparisons",
+            "diagnose",
+            "advice",
+        ),
     )
 )
 CHARTS = tuple(
@@ -88,8 +97,13 @@ REPORT = tuple(
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
+<<<<<<< HEAD
     *("shipped", "terminal", "study_report", "questions", "cli_study"),
     *("diagnosis_report", "cli_diagnose", "cli_report", "cli", "__main__", "__init__"),
+=======
+    *("shipped", "terminal", "diagnosis_report", "study_report", "questions", "cli_study"),
+    *("cli_diagnose", "cli", "__main__", "__init__"),
+>>>>>>> rules
 )
 
 BELOW = {  # what a room may import besides the files before it in the room
@@ -107,7 +121,11 @@ BELOW = {  # what a room may import besides the files before it in the room
 }
 WITHOUT_TORCH = (*L0, *RECIPE, *METRICS, *STUDIES, *L4, *L5)
 # Their __init__ holds a docstring, no code.
+<<<<<<< HEAD
 FOLDERS = {"layers", "data", "training", "studies", "charts", "diagnosis", "report"}
+=======
+FOLDERS = {"layers", "data", "training", "studies", "diagnosis"}
+>>>>>>> rules
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60

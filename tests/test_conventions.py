@@ -10,7 +10,11 @@ import pytest
 import fieldmark
 
 ROOT = Path(__file__).parents[1]
+<<<<<<< HEAD
 COMMANDS = ("demo", "train", "refit", "eval", "predict", "report", "recipes", "inspect", "toy")
+=======
+COMMANDS = ("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy", "diagnose")
+>>>>>>> rules
 
 
 def test_exports_are_sorted_complete_and_there():

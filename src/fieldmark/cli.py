@@ -8,7 +8,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+<<<<<<< HEAD
 from fieldmark.cli_report import report
+=======
+from fieldmark.cli_diagnose import diagnose
+>>>>>>> rules
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example
@@ -132,6 +136,9 @@ app.add_typer(
     rich_help_panel=TUNE,
     help="Ask a tuning question: a grid for the price of one pass over the photos.",
 )
+
+
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark diagnose runs/toy-1"))(diagnose)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))
@@ -263,8 +270,13 @@ def _resume(folder: Path, *, open_test: bool) -> None:
 
 
 def _show(run: "Run") -> None:
+<<<<<<< HEAD
     from fieldmark.charts.curves_drawing import training_chart
     from fieldmark.charts.picture import save_chart
+=======
+    from fieldmark import charts
+    from fieldmark.diagnosis_report import run_diagnosis
+>>>>>>> rules
     from fieldmark.terminal import stage_table
 
     console.print(stage_table(run))
@@ -272,6 +284,7 @@ def _show(run: "Run") -> None:
     for warning in save_chart(training_chart(run), curves):
         console.print(warning, highlight=False)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
+    console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
 
 
 def _next_folder(parent: Path, name: str) -> Path:

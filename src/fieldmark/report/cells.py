@@ -214,7 +214,8 @@ def effects_section(cells: CellsOf) -> Effects | None:
         (f"{effect.axis}  {effect.a} → {effect.b}", effect.verdict) for effect in cells.effects
     ]
     figure = Figure("forest", forest_data(labelled[:MOST_EFFECTS]), said("told.forest"))
-    return Effects([effect_sentence(effect) for effect in cells.effects], [figure])
+    sentences = [(str(effect.verdict.answer), effect_sentence(effect)) for effect in cells.effects]
+    return Effects(sentences, [figure])
 
 
 def study_cost(cells: CellsOf) -> Cost:

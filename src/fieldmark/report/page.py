@@ -110,7 +110,8 @@ class Effects:
     """What each axis does, with verdicts."""
 
     id: ClassVar[str] = "effects"
-    sentences: Sequence[Said]
+    sentences: Sequence[tuple[str, Said]]
+    """Each with the answer it gives: `real`, `noise`, `cannot tell`."""
     figures: Sequence[Figure] = ()
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fieldmark.charts.draw import FIXED, draw
 from fieldmark.diagnosis.finding import Finding
@@ -105,6 +105,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "code": _code,
         "percent": lambda value: f"{value:.1%}",
         "picture": _picture,
         "sparkline": _sparkline,
@@ -112,6 +113,16 @@ def _environment() -> Environment:
     }
     environment.tests["sentence"] = lambda value: isinstance(value, Said)
     return environment
+
+
+def _code(text: str) -> Markup:
+    """The text with what stands between backticks as code."""
+    parts = str(escape(text)).split("`")
+    if len(parts) % 2 == 0:  # one of them is a name's own
+        return Markup("`".join(parts))
+    return Markup(
+        "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
+    )
 
 
 def _picture(content: bytes, kind: str) -> str:

@@ -91,8 +91,13 @@ def study_row(folder: Path, place: str) -> CellRow:
     )
 
 
+def _state(status: object) -> State:
+    if status == "finished":
+        return "finished"
+    return "failed" if status == "failed" else "running"
+
+
 def _row(place: str, manifest: Mapping[str, Any], values: list[float]) -> CellRow:
-    ends: dict[str, State] = {"finished": "finished", "failed": "failed"}
     photos = int(manifest.get("counts", {}).get("val", 0))
     value = values[-1] if values else None
     low, high = wilson_interval(value, photos) if value is not None and photos else (None, None)
@@ -105,7 +110,7 @@ def _row(place: str, manifest: Mapping[str, Any], values: list[float]) -> CellRo
         low=low,
         high=high,
         seeds=1,
-        state=ends.get(manifest["status"], "running"),
+        state=_state(manifest["status"]),
         seconds=float(ended) - float(manifest["started"]),
         reason=manifest.get("reason"),
         curve=values[::-1][::step][::-1],
