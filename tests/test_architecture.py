@@ -97,13 +97,8 @@ REPORT = tuple(
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
-<<<<<<< HEAD
-    *("shipped", "terminal", "study_report", "questions", "cli_study"),
-    *("diagnosis_report", "cli_diagnose", "cli_report", "cli", "__main__", "__init__"),
-=======
     *("shipped", "terminal", "diagnosis_report", "study_report", "questions", "cli_study"),
-    *("cli_diagnose", "cli", "__main__", "__init__"),
->>>>>>> rules
+    *("cli_diagnose", "cli_report", "cli", "__main__", "__init__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room
@@ -121,11 +116,7 @@ BELOW = {  # what a room may import besides the files before it in the room
 }
 WITHOUT_TORCH = (*L0, *RECIPE, *METRICS, *STUDIES, *L4, *L5)
 # Their __init__ holds a docstring, no code.
-<<<<<<< HEAD
 FOLDERS = {"layers", "data", "training", "studies", "charts", "diagnosis", "report"}
-=======
-FOLDERS = {"layers", "data", "training", "studies", "diagnosis"}
->>>>>>> rules
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60

@@ -10,11 +10,18 @@ import pytest
 import fieldmark
 
 ROOT = Path(__file__).parents[1]
-<<<<<<< HEAD
-COMMANDS = ("demo", "train", "refit", "eval", "predict", "report", "recipes", "inspect", "toy")
-=======
-COMMANDS = ("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy", "diagnose")
->>>>>>> rules
+COMMANDS = (
+    "demo",
+    "train",
+    "refit",
+    "eval",
+    "predict",
+    "report",
+    "recipes",
+    "inspect",
+    "toy",
+    "diagnose",
+)
 
 
 def test_exports_are_sorted_complete_and_there():

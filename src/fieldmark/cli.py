@@ -8,11 +8,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-<<<<<<< HEAD
-from fieldmark.cli_report import report
-=======
 from fieldmark.cli_diagnose import diagnose
->>>>>>> rules
+from fieldmark.cli_report import report
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example
@@ -270,13 +267,9 @@ def _resume(folder: Path, *, open_test: bool) -> None:
 
 
 def _show(run: "Run") -> None:
-<<<<<<< HEAD
     from fieldmark.charts.curves_drawing import training_chart
     from fieldmark.charts.picture import save_chart
-=======
-    from fieldmark import charts
     from fieldmark.diagnosis_report import run_diagnosis
->>>>>>> rules
     from fieldmark.terminal import stage_table
 
     console.print(stage_table(run))

@@ -68,6 +68,10 @@ class Words:
         except KeyError as missing:
             raise SettingError(f"`{key}` in `{self.lang}` has no {missing}.") from None
 
+    def term(self, value: Any) -> Any:
+        """A word that stands for a number, such as `low`, in this language; all else as it is."""
+        return self.templates.get(f"terms.{value}", value) if isinstance(value, str) else value
+
     def has(self, key: str) -> bool:
         """Whether there is a sentence of that key."""
         return key in self.templates

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fieldmark import durable
+from fieldmark.diagnosis.advice import next_experiments, next_experiments_of_study
 from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study
 from fieldmark.errors import FieldmarkError, RecordError
 from fieldmark.language import said
@@ -63,8 +64,10 @@ def study_page(study: Study) -> Page:
     cells = CellsOf(study)
     run = _shown_run(cells)
     findings = sorted_findings([*diagnose_study(study), *(diagnose_run(run) if run else [])])
+    to_try = next_experiments_of_study(study, findings.fired)
+    to_try += next_experiments(run, findings.fired) if run else []
     sections: list[Section | None] = [
-        _next(advice_of(findings)),
+        _next(advice_of(findings, to_try)),
         grid_section(cells),
         effects_section(cells),
     ]
@@ -100,7 +103,7 @@ def run_page(run: Run) -> Page:
     """The page of one run, as far as it is."""
     findings = sorted_findings(diagnose_run(run))
     sections: list[Section | None] = [
-        _next(advice_of(findings)),
+        _next(advice_of(findings, next_experiments(run, findings.fired))),
         curves_section(run, marks(findings)),
         *_some(findings),
         *run_photos(run),
@@ -190,7 +193,8 @@ def _shown_run(cells: CellsOf) -> Run | None:
 def _study_origin(study: Study, run: Run | None) -> Origin:
     text, base, overrides = study.design.texts
     file = str(study.folder / "study.yaml")
-    asked = ["fieldmark", "study", "run", file, *overrides, "--out", f"{study.folder}-again"]
+    told = [f"base={study.folder / 'base.yaml'}", *overrides, "--out", f"{study.folder}-again"]
+    asked = ["fieldmark", "study", "run", file, *told]
     return Origin(
         shlex.join(asked),
         machine_facts(run) if run else [],

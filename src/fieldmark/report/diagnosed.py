@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fieldmark.charts.curves import Mark
+from fieldmark.diagnosis.advice import Experiment
 from fieldmark.diagnosis.diagnose import ordered
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.report.page import Advice, Findings
@@ -27,10 +28,13 @@ def marks(findings: Findings) -> list[Mark]:
     ]
 
 
-def advice_of(findings: Findings) -> list[Advice]:
-    """What the findings advise, each thing once, most worth first."""
+def advice_of(findings: Findings, experiments: Sequence[Experiment]) -> list[Advice]:
+    """What the findings advise, each thing once, most worth first, with the command that does it."""
+    commands = {experiment.check: experiment for experiment in reversed(experiments)}
     told = {finding.advice: finding for finding in reversed(findings.fired) if finding.advice}
-    return [
-        Advice(finding.check, text, finding.numbers, finding.severity)
-        for text, finding in reversed(told.items())
-    ]
+    advice = []
+    for finding in reversed(told.values()):
+        found = commands.get(finding.check)
+        command, seconds = (found.command, found.seconds) if found else (None, None)
+        advice.append(Advice(finding, command, seconds))
+    return advice

@@ -40,14 +40,17 @@ class Fact:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do next, and which check says so."""
+    """What to do next, and which check says so.
 
-    check: str
-    text: str
-    numbers: Mapping[str, Any]
-    severity: str = "note"
-    key: str = "advice"
-    """Under `checks.<check>` in the catalogues."""
+    Attributes:
+        finding: Whose advice it is.
+        command: To be copied into a terminal; None: it is no matter of a setting.
+        seconds: What that will take; None: not known.
+    """
+
+    finding: Finding
+    command: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

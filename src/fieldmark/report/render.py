@@ -15,7 +15,7 @@ from fieldmark.charts.draw import FIXED, draw
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.language import LANGUAGES, Lang, Said, Words
 from fieldmark.report.assets import asset
-from fieldmark.report.page import Advice, Figure, Page
+from fieldmark.report.page import Figure, Page
 
 SCRIPTS = ("vega.js", "page.js")
 STYLE = "page.css"
@@ -46,11 +46,16 @@ def render(page: Page, *, lang: Lang = "en", live: bool = False) -> str:
     )
 
 
-def finding_text(found: Finding | Advice, part: str, say: Words) -> str:
-    """A part of a finding in the reader's language, else in English as the check says it."""
-    key = f"checks.{found.check}.{part}"
-    english = found.text if isinstance(found, Advice) else getattr(found, part)
-    return say(key, **found.numbers) if english and say.has(key) else english
+def finding_text(found: Finding, part: str, say: Words) -> str:
+    """A part of a finding in the reader's language; English is as the check says it."""
+    english: str = getattr(found, part)
+    keys = {
+        "title": f"checks.{found.check}.{'title' if found.outcome == 'fires' else 'label'}",
+        "why_not": f"reasons.{found.reason}" if found.reason else f"checks.{found.check}.otherwise",
+    }
+    key = keys.get(part, f"checks.{found.check}.{part}")
+    numbers = {name: say.term(value) for name, value in found.numbers.items()}
+    return say(key, **numbers) if english and say.has(key) else english
 
 
 def policy(scripts: Mapping[str, str], style: str) -> str:

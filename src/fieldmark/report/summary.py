@@ -78,7 +78,7 @@ def study_row(folder: Path, place: str) -> CellRow:
         return CellRow(place, (), None, state="failed", reason=str(error))
     done = sum(state in {"finished", "failed"} for state in states.values())
     order: tuple[State, ...] = ("running", "waiting", "failed", "finished")
-    state = next((s for s in order if s in states.values()), "waiting")
+    state: State = next((s for s in order if s in states.values()), "waiting")
     if state == "failed" and "finished" in states.values():
         state = "finished"
     return CellRow(
