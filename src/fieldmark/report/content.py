@@ -9,7 +9,7 @@ from fieldmark import durable
 from fieldmark.diagnosis.advice import next_experiments, next_experiments_of_study
 from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study
 from fieldmark.errors import FieldmarkError, RecordError
-from fieldmark.language import said
+from fieldmark.language import duration, said
 from fieldmark.report.cells import (
     CellsOf,
     effects_section,
@@ -85,7 +85,7 @@ def study_page(study: Study) -> Page:
     if cells.photos:
         facts.append(Fact(said("fact.photos"), f"{cells.photos:,}"))
     seconds = sum(found.seconds for _, found in cells.summaries)
-    facts.append(Fact(said("fact.seconds"), said("value.seconds", seconds=seconds)))
+    facts.append(Fact(said("fact.seconds"), duration(seconds)))
     return Page(
         kind="study",
         name=study.design.file.name,
@@ -119,7 +119,7 @@ def run_page(run: Run) -> Page:
         if split in counts
     ]
     if seconds := seconds_of(run):
-        facts.append(Fact(said("fact.seconds"), said("value.seconds", seconds=seconds)))
+        facts.append(Fact(said("fact.seconds"), duration(seconds)))
     state: State = "running"
     if run.status in {"finished", "failed"}:
         state = "finished" if run.status == "finished" else "failed"

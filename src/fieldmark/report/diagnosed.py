@@ -29,7 +29,7 @@ def marks(findings: Findings) -> list[Mark]:
 
 
 def advice_of(findings: Findings, experiments: Sequence[Experiment]) -> list[Advice]:
-    """What the findings advise, each thing once, most worth first, with the command that does it."""
+    """What the findings advise, each thing once, most worth first, with a command that does it."""
     commands = {experiment.check: experiment for experiment in reversed(experiments)}
     told = {finding.advice: finding for finding in reversed(findings.fired) if finding.advice}
     advice = []

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from fieldmark.charts.draw import FIXED, draw
 from fieldmark.diagnosis.finding import Finding
-from fieldmark.language import LANGUAGES, Lang, Said, Words
+from fieldmark.language import LANGUAGES, Lang, Said, Words, duration
 from fieldmark.report.assets import asset
 from fieldmark.report.page import Figure, Page
 
@@ -40,6 +40,7 @@ def render(page: Page, *, lang: Lang = "en", live: bool = False) -> str:
         say=say,
         live=live,
         languages=LANGUAGES,
+        duration=duration,
         figure=lambda found: _figure(found, say),
         told=lambda found, part: finding_text(found, part, say),
         **({} if live else _inside()),
