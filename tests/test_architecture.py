@@ -48,12 +48,13 @@ STUDIES = tuple(
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
         *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
-        "answered",
+        *("answered", "judged"),
     )
 )
 L3 = (
     "build",
     "predict",
+    "looked",
     "inputs",
     "ledger",
     "steps",
@@ -91,7 +92,7 @@ CHARTS = tuple(
 REPORT = tuple(
     f"report.{name}"
     for name in (
-        *("page", "sentences", "judged", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
+        *("page", "sentences", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
         *("runs", "summary", "content", "assets", "render"),
     )
 )
