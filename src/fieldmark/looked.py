@@ -49,8 +49,8 @@ def score_shares(model: Model, maps: Tensor, classes: Tensor) -> Tensor:
     Returns:
         (B, H, W), which sums to `logit - mean logit` without the biases.
     """
-    with torch.enable_grad():
-        x = maps.detach().float().clone().requires_grad_()  # (B, C, H, W)
+    with torch.inference_mode(mode=False), torch.enable_grad():  # whoever asks may be without
+        x = maps.clone().float().requires_grad_()  # (B, C, H, W)
         y = model.pooling(x)  # (B, D)
         weights = _weights(model.head, y.detach(), classes)  # (B, D)
         (slope,) = torch.autograd.grad((weights * y).sum(), x)  # (B, C, H, W)
@@ -90,7 +90,7 @@ def keep_looks(
         eyes = frozen_copy(model.backbone, dtype)
         for positions, maps in frozen_maps(eyes, view, photos, list(guesses), dtype):
             classes = torch.tensor([guesses[position] for position in positions])
-            grids = score_shares(model, maps.clone(), classes)
+            grids = score_shares(model, maps, classes)
             shares |= dict(zip(positions, grids.numpy().astype(np.float16), strict=True))
     buffer = io.BytesIO()
     paths = np.array([photos[position].key for position in shares])

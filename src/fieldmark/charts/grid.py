@@ -231,7 +231,7 @@ def axis_chart(data: AxisData, say: Words) -> Any:
             sort=list(data.order),
             title=data.axis,
             scale=alt.Scale(type="point", padding=0.5),
-            axis=alt.Axis(labelAngle=0, labelColor=INK),
+            axis=alt.Axis(labelAngle=0, labelColor=INK, labelLimit=max(36, 280 // len(data.order))),
         )
     else:
         kind: Any = _SCALES[data.kind]
