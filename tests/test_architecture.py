@@ -93,7 +93,7 @@ REPORT = tuple(
     f"report.{name}"
     for name in (
         *("page", "sentences", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
-        *("runs", "summary", "content", "assets", "render"),
+        *("runs", "summary", "content", "assets", "render", "pictures"),
     )
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
