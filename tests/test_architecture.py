@@ -47,7 +47,17 @@ STUDIES = tuple(
     f"studies.{name}"
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
-        *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
+        *(
+            "space",
+            "sampler",
+            "design",
+            "lease",
+            "results",
+            "study",
+            "control",
+            "executor",
+            "table",
+        ),
     )
 )
 L3 = (
