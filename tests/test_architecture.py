@@ -47,17 +47,8 @@ STUDIES = tuple(
     f"studies.{name}"
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
-        *(
-            "space",
-            "sampler",
-            "design",
-            "lease",
-            "results",
-            "study",
-            "control",
-            "executor",
-            "table",
-        ),
+        *("space", "sampler", "design", "lease", "results", "study", "control", "executor"),
+        *("table", "progress", "catalog"),
     )
 )
 L3 = (
