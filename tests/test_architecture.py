@@ -48,7 +48,7 @@ STUDIES = tuple(
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
         *("space", "sampler", "design", "lease", "results", "study", "control", "executor"),
-        *("table", "progress", "catalog"),
+        *("table", "answered", "progress", "catalog"),
     )
 )
 L3 = (
@@ -65,11 +65,32 @@ L3 = (
     "head_trials",
     "trials",
 )
-L4 = ("charts",)
+DIAGNOSIS = tuple(
+    f"diagnosis.{name}"
+    for name in (
+        *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
+        *("schedule", "stages", "data", "search", "diagnose", "advice"),
+    )
+)
+CHARTS = tuple(
+    f"charts.{name}"
+    for name in (
+        *("look", "picture", "curves", "curves_drawing", "grid", "forest", "confusion"),
+        *("calibration", "rates", "cost", "draw"),
+    )
+)
+REPORT = tuple(
+    f"report.{name}"
+    for name in (
+        *("page", "sentences", "judged", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
+        *("runs", "content", "assets", "render"),
+    )
+)
+L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "study_report", "questions", "cli_study"),
     *("server.access", "server.feed", "watch", "cli_serve"),
-    *("cli", "__main__", "__init__"),
+    *("diagnosis_report", "cli_diagnose", "cli", "__main__", "__init__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room
@@ -86,13 +107,8 @@ BELOW = {  # what a room may import besides the files before it in the room
     L5: (*L0, *RECIPE, *METRICS, *LAYERS, *DATA, *TRAINING, *STUDIES, *L3, *L4),
 }
 WITHOUT_TORCH = (*L0, *RECIPE, *METRICS, *STUDIES, *L4, *L5)
-FOLDERS = {
-    "layers",
-    "data",
-    "training",
-    "studies",
-    "server",
-}  # their __init__ holds a docstring, no code
+# Their __init__ holds a docstring, no code.
+FOLDERS = {"layers", "data", "training", "studies", "charts", "diagnosis", "report", "server"}
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60
@@ -195,7 +211,7 @@ def test_imports_keep_to_the_table(path):
         ("from fieldmark.studies.run import Run", ["studies.run"]),
         ("from fieldmark.studies import run", ["studies.run"]),
         ("from fieldmark import Run", ["__init__"]),
-        ("def f():\n    import fieldmark.charts as charts", ["charts"]),
+        ("def f():\n    import fieldmark.charts.look as look", ["charts.look"]),
         ("if TYPE_CHECKING:\n    from fieldmark.train import train", ["train"]),
         ("from fieldmarks import train", []),
     ],
@@ -244,7 +260,7 @@ def writes(call: ast.Call, name: str) -> bool:
         arguments = [*call.args, *(word.value for word in call.keywords if word.arg == "mode")]
         modes = [str(a.value) for a in arguments if isinstance(a, ast.Constant)]
         return any(re.fullmatch(r"[rwaxbt+]*[wax+][rwaxbt+]*", mode) for mode in modes)
-    if last in SAVES and not name.startswith("charts."):
+    if last in SAVES:
         return not any(isinstance(a, ast.Name) and a.id in IN_MEMORY for a in call.args)
     return last in CHANGES_THE_DISK or name in {"os.remove", "os.replace", "shutil.move"}
 

@@ -263,12 +263,14 @@ def _resume(folder: Path, *, open_test: bool) -> None:
 
 
 def _show(run: "Run") -> None:
-    from fieldmark import charts
+    from fieldmark.charts.curves_drawing import training_chart
+    from fieldmark.charts.picture import save_chart
     from fieldmark.terminal import stage_table
 
     console.print(stage_table(run))
     curves = run.folder / "curves.png"
-    charts.save(charts.training_chart(run), curves)
+    for warning in save_chart(training_chart(run), curves):
+        console.print(warning, highlight=False)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
 
 

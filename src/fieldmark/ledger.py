@@ -125,15 +125,24 @@ class Ledger:
             at.drops += 1
 
     def note_stage(
-        self, stage: Stage, plan: ParameterPlan, frozen: str, preparing: float, training: float
+        self,
+        stage: Stage,
+        plan: ParameterPlan,
+        frozen: tuple[str, str],
+        preparing: float,
+        training: float,
     ) -> None:
-        """Add what became of the stage to the manifest, and move on to the next."""
+        """Add what became of the stage to the manifest, and move on to the next.
+
+        `frozen` are the hashes of what it must not move, before and after.
+        """
         at = self.at
         at.stages.append(
             {
                 "name": stage.name,
                 "plan": plan.describe(stage.lr, stage.weight_decay),
-                "frozen_hash": frozen,
+                "frozen_hash": frozen[0],
+                "frozen_hash_after": frozen[1],
                 "seconds_preparing": round(preparing, 3),
                 "seconds_training": round(training, 3),
                 "last_step": at.step,

@@ -1,14 +1,12 @@
 """What a study found, as tables and sentences for the terminal."""
 
-import json
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from fieldmark.errors import FieldmarkError
-from fieldmark.studies.answers import read_answers
-from fieldmark.studies.effects import Cell, Setting, main_effects, study_spread
+from fieldmark.studies.answered import answered_cells, plain
+from fieldmark.studies.effects import main_effects, study_spread
 from fieldmark.studies.selection import best_cell
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import summarize
@@ -26,7 +24,7 @@ def rows_of(study: Study) -> list[dict[str, object]]:
         each = sorted({states[slot.key] for slot in study.slots_of(cell)})
         rows.append(
             {
-                **{name: _plain(value) for name, value in cell.points[0].items()},
+                **{name: plain(value) for name, value in cell.points[0].items()},
                 "mean": found.mean,
                 "seeds": found.seeds,
                 "status": ", ".join(each),
@@ -58,7 +56,7 @@ def show(console: Console, study: Study, how: Format) -> None:
 
 def sentences(study: Study) -> list[str]:
     """Whether the axes' effects are real, and what the best cell owes to luck."""
-    cells = _answered(study)
+    cells = answered_cells(study)
     if len(cells) < 2:
         return []
     spread = study_spread(cells)
@@ -66,25 +64,6 @@ def sentences(study: Study) -> list[str]:
     best = best_cell(cells, spread=spread)
     settings = ", ".join(f"{name} {value}" for name, value in cells[best.cell].settings.items())
     return [*found, best.describe(f"The best cell ({settings})")]
-
-
-def _answered(study: Study) -> list[Cell]:
-    """The cells all of whose seeds are finished, with what they said of each photo."""
-    if study.design.file.objective.metric != "top1":
-        return []
-    split, results = study.design.metric.partition("/")[0], study.results()
-    cells = []
-    for cell in study.cells:
-        found = [results.get(slot.key) for slot in study.slots_of(cell)]
-        finished = [result for result in found if result and result.status == "finished"]
-        if len(finished) == len(found):
-            settings = {name: _plain(value) for name, value in cell.points[0].items()}
-            try:
-                answers = read_answers([result.folder for result in finished], split)
-            except FieldmarkError:
-                continue  # its run was moved or removed; the table still has its number
-            cells.append(Cell(settings, answers, sum(r.seconds for r in finished)))
-    return cells
 
 
 def _heat_map(names: Sequence[str], rows: Sequence[dict[str, object]]) -> Table:
@@ -113,7 +92,3 @@ def _shaded(value: object, low: float, high: float) -> str:
 
 def _percent(value: object) -> str:
     return f"{value:.1%}" if isinstance(value, float) else "-"
-
-
-def _plain(value: object) -> Setting:
-    return value if isinstance(value, str | int | float | bool) else json.dumps(value)

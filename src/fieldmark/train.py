@@ -140,7 +140,7 @@ class Training:
                 f"{after[:12]}). This is a defect of Fieldmark or of the backbone; report it."
             )
         self.ledger.note_stage(
-            stage, plan, before, prepared - started, time.perf_counter() - prepared
+            stage, plan, (before, after), prepared - started, time.perf_counter() - prepared
         )
         self.ledger.checkpoint(self.model, None)
 
@@ -208,6 +208,7 @@ def run_manifest(task: Task) -> dict[str, Any]:
         "recipe_hash": task.recipe.hash(),
         "class_names": list(task.photos.class_names),
         "counts": {name: len(task.part(name)) for name in ("train", "minitrain", "val", "test")},
+        "class_counts": {name: _class_counts(task, name) for name in ("train", "val")},
         "skipped": {finding.key: finding.reason for finding in task.skipped},
         "notes": list(task.notes),
         "view": task.eval_view.to_dict(),
@@ -217,6 +218,12 @@ def run_manifest(task: Task) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "machine": machine.describe(),
     }
+
+
+def _class_counts(task: Task, split: SplitName) -> list[int]:
+    """Photos of each class, in the order of the logits."""
+    labels = [photo.label for photo in task.part(split)]
+    return np.bincount(labels, minlength=len(task.photos.class_names)).tolist() if labels else []
 
 
 def split_text(task: Task) -> str:

@@ -1,0 +1,32 @@
+"""The cells of a study that are answered: all seeds finished, with what they said of each photo."""
+
+import json
+
+from fieldmark.errors import FieldmarkError
+from fieldmark.studies.answers import read_answers
+from fieldmark.studies.effects import Cell, Setting
+from fieldmark.studies.study import Study
+
+
+def answered_cells(study: Study) -> list[Cell]:
+    """The cells all of whose seeds are finished, where top-1 is what is asked for."""
+    if study.design.file.objective.metric != "top1":
+        return []
+    split, results = study.design.metric.partition("/")[0], study.results()
+    cells = []
+    for cell in study.cells:
+        found = [results.get(slot.key) for slot in study.slots_of(cell)]
+        finished = [result for result in found if result and result.status == "finished"]
+        if len(finished) == len(found):
+            settings = {name: plain(value) for name, value in cell.points[0].items()}
+            try:
+                answers = read_answers([result.folder for result in finished], split)
+            except FieldmarkError:
+                continue  # its run was moved or removed; the table still has its number
+            cells.append(Cell(settings, answers, sum(r.seconds for r in finished)))
+    return cells
+
+
+def plain(value: object) -> Setting:
+    """A setting that can be a key; what is none, as JSON."""
+    return value if isinstance(value, str | int | float | bool) else json.dumps(value)
