@@ -32,12 +32,13 @@ from fieldmark.report.runs import (
     run_photos,
     seconds_of,
 )
+from fieldmark.report.thumbnails import MayShow
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import Study
 
 
-def study_page(study: Study) -> Page:
-    """The page of a study, as far as it is."""
+def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
+    """The page of a study, as far as it is; photos are shown where `may_show` allows it."""
     cells = CellsOf(study)
     run = _shown_run(cells)
     findings = sorted_findings([*study_findings(study), *(run_findings(run) if run else [])])
@@ -47,7 +48,7 @@ def study_page(study: Study) -> Page:
         effects_section(cells),
     ]
     if run:
-        sections += [curves_section(run, marks(findings)), findings, *run_photos(run)]
+        sections += [curves_section(run, marks(findings)), findings, *run_photos(run, may_show)]
         sections.append(photo_check(run))
     sections += [study_cost(cells), _study_origin(study, run), expected_section(cells)]
     plan = study.plan()
@@ -74,14 +75,14 @@ def study_page(study: Study) -> Page:
     )
 
 
-def run_page(run: Run) -> Page:
-    """The page of one run, as far as it is."""
+def run_page(run: Run, *, may_show: MayShow | None = None) -> Page:
+    """The page of one run, as far as it is; photos are shown where `may_show` allows it."""
     findings = sorted_findings(run_findings(run))
     sections: list[Section | None] = [
         _next(advice_of(findings)),
         curves_section(run, marks(findings)),
         findings,
-        *run_photos(run),
+        *run_photos(run, may_show),
         photo_check(run),
         run_cost(run),
         run_origin(run),

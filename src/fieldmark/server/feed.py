@@ -49,6 +49,11 @@ class Feed:
                 self.version += 1
                 self._changed_at.update(dict.fromkeys(changed, self.version))
 
+    def knows(self, place: str) -> bool:
+        """Whether there is a run or study at a place; `.`, the folder itself, always is."""
+        with self.lock:
+            return place == "." or place in self.catalog.runs or place in self.catalog.studies
+
     def version_of(self, place: str) -> int:
         """Of a place with all that is in it: a page of it is out of date where this grew."""
         with self.lock:
