@@ -89,7 +89,16 @@ REPORT = tuple(
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "study_report", "questions", "cli_study"),
-    *("server.access", "server.feed", "watch", "cli_serve"),
+    *("server.access", "server.feed", "server.sections", "server.look", "server.comparison"),
+    *(
+        "server.contents",
+        "server.pages",
+        "server.desk",
+        "server.app",
+        "server.serve",
+        "watch",
+        "cli_serve",
+    ),
     *("diagnosis_report", "cli_diagnose", "cli", "__main__", "__init__"),
 )
 

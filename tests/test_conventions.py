@@ -10,7 +10,18 @@ import pytest
 import fieldmark
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy", "watch")
+COMMANDS = (
+    "demo",
+    "train",
+    "refit",
+    "eval",
+    "predict",
+    "recipes",
+    "inspect",
+    "toy",
+    "serve",
+    "watch",
+)
 
 
 def test_exports_are_sorted_complete_and_there():

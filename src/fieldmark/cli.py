@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fieldmark.cli_serve import watch
+from fieldmark.cli_serve import serve, watch
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example
@@ -151,6 +151,9 @@ def compare(
 
 
 app.command(rich_help_panel=LOOK, epilog=example("fieldmark watch runs"))(watch)
+
+
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark serve runs"))(serve)
 
 
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark refit runs/toy-1"))

@@ -55,9 +55,9 @@ def frame(catalog: Catalog, now: float) -> RenderableType:
         now: Seconds since the epoch.
     """
     studies = sorted(catalog.studies.values(), key=lambda study: study.place)
-    running = [run for run in catalog.runs.values() if run.status == "running"]
-    ended = [run for run in catalog.own_runs() if run.status != "running"][:MOST_ENDED]
-    runs = [*sorted(running, key=lambda run: run.place), *ended]
+    seen = catalog.seen()
+    ended = [run for run in seen.own_runs() if not run.progress][:MOST_ENDED]
+    runs = [*seen.under_way(), *ended]
     parts: list[RenderableType] = []
     if studies:
         parts.append(_study_table(studies))

@@ -141,7 +141,7 @@ def test_a_study_and_its_runs(fake, design, tmp_path):
     place = f"studies/sizes/cells/{slot.cell.hash}/seed-0.1"
     assert place in found.look()
     assert found.runs[place].study == "studies/sizes"
-    assert found.own_runs() == []
+    assert found.seen().own_runs() == []
 
 
 def test_a_study_whose_failure_is_taken_back_waits_again(fake, design, tmp_path):

@@ -5,14 +5,14 @@ made to mean this machine (DNS rebinding). What is checked here:
 
 * A random token, where one is asked for. It comes once in the address that is printed, and moves
   into a cookie that scripts can't read and other sites' requests don't carry.
-* To change anything also the Origin header: the request must come from a page of ours (CSRF).
+* To send anything also the Origin header: the request must come from a page of ours (CSRF).
 * Every answer says that its page may load nothing but what this server sends, runs no script but
   files of this server, evaluates no text as code, and is shown in no other site's frame.
 """
 
 import secrets
 from http import HTTPStatus
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -55,13 +55,17 @@ class Access:
 
     Args:
         app: What is wrapped.
-        token: What a reader must know to change anything; None: nothing can be changed.
+        token: What a reader must know; None: there is nothing to know.
+        allow_control: Whether who knows it may pause and stop.
         private: Whether it is needed for reading too.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None, private: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, allow_control: bool, private: bool
+    ) -> None:
         self.app = app
         self.token = token
+        self.allow_control = allow_control
         self.private = private
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,12 +81,10 @@ class Access:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        scope[MAY_CONTROL] = self._knows_token(request)
-        answer = self._moved_token(request) or self._refusal(request) or self.app
+        known = self._fits(request.cookies.get(_cookie(request), ""))
+        scope[MAY_CONTROL] = self.allow_control and known
+        answer = self._moved_token(request) or self._refusal(request, known=known) or self.app
         await answer(scope, receive, send_with_headers)
-
-    def _knows_token(self, request: Request) -> bool:
-        return self._fits(request.cookies.get(_cookie(request), ""))
 
     def _fits(self, given: str) -> bool:
         if self.token is None:
@@ -94,23 +96,19 @@ class Access:
         given = request.query_params.get(TOKEN)
         if given is None or request.method not in READING or not self._fits(given):
             return None
-        rest = [(k, v) for k, v in parse_qsl(request.url.query) if k != TOKEN]
+        rest = urlencode([(k, v) for k, v in request.query_params.multi_items() if k != TOKEN])
         # The path begins with one slash: two would name another machine.
         path = "/" + request.url.path.lstrip("/")
-        answer = RedirectResponse(f"{path}?{urlencode(rest)}".rstrip("?"), HTTPStatus.SEE_OTHER)
+        answer = RedirectResponse(f"{path}?{rest}" if rest else path, HTTPStatus.SEE_OTHER)
         answer.set_cookie(_cookie(request), given, httponly=True, samesite="strict", path="/")
         return answer
 
-    def _refusal(self, request: Request) -> Response | None:
+    def _refusal(self, request: Request, *, known: bool) -> Response | None:
         """Why this request is not answered; None: it is."""
-        changes = request.method not in READING
-        if changes and not _is_of_our_origin(request):
-            return _refused("This must come from a page of this server; open it, and try there.")
-        if (changes or self.private) and not self._knows_token(request):
-            told = "Open the address that `fieldmark serve` printed, with its token."
-            if changes and self.token is None:
-                told = "Nothing can be changed here. Start with: fieldmark serve --allow-control"
-            return _refused(told)
+        if request.method not in READING and not _is_of_our_origin(request):
+            return _refused("This must come from a page of this server. Open it, and try there.")
+        if self.private and not known:
+            return _refused("Open the address that `fieldmark serve` printed, with its token.")
         return None
 
 

@@ -11,7 +11,7 @@ from fieldmark.report.runs import curves_section
 from fieldmark.report.sentences import verdict_sentence
 from fieldmark.server.sections import Choice, Choices, Comparison
 from fieldmark.studies.answers import read_answers
-from fieldmark.studies.catalog import CELLS, Catalog
+from fieldmark.studies.catalog import CELLS, Seen
 from fieldmark.studies.compare import changed_classes, compare
 from fieldmark.studies.run import Run
 from fieldmark.studies.study import Study
@@ -21,19 +21,19 @@ SPLITS = (OUT_OF_FOLD, "val")  # `test` is not for choosing
 MOST_CLASSES = 12
 
 
-def runs_at(catalog: Catalog, place: str) -> list[Path]:
+def runs_at(seen: Seen, place: str) -> list[Path]:
     """Folders of the run at a place, or of a cell's finished seeds.
 
     Raises:
         SettingError: there is neither.
     """
-    if place in catalog.runs:
-        return [catalog.folder / place]
+    if place in seen.runs:
+        return [seen.folder / place]
     study, _, cell = place.rpartition(f"{CELLS}/")
-    found = catalog.studies.get(study.rstrip("/") or ".")
+    found = seen.studies.get(study.rstrip("/") or ".")
     if found is None:
         raise SettingError(f"There is no run and no cell `{place}`. Choose two from the list.")
-    results = Study.open(catalog.folder / found.place).results().values()
+    results = Study.open(seen.folder / found.place).results().values()
     folders = [r.folder for r in results if r.cell == cell and r.status == "finished"]
     if not folders:
         raise SettingError(f"Cell `{cell}` has no finished run yet. Wait, or choose another.")
@@ -55,31 +55,31 @@ def choices(study: Study, place: str, a: str | None = None, b: str | None = None
     )
 
 
-def names_at(catalog: Catalog, places: Sequence[str]) -> list[str]:
+def names_at(seen: Seen, places: Sequence[str]) -> list[str]:
     """What a reader calls places: a cell by its settings, a run by its own."""
     names = []
     for place in places:
         study, _, cell = place.rpartition(f"{CELLS}/")
-        found = catalog.studies.get(study.rstrip("/") or ".")
-        if found is None or place in catalog.runs:
+        found = seen.studies.get(study.rstrip("/") or ".")
+        if found is None or place in seen.runs:
             names.append(place)
             continue
-        cells = Study.open(catalog.folder / found.place).cells
+        cells = Study.open(seen.folder / found.place).cells
         names.append(next((settings(c.points[0]) for c in cells if c.hash == cell), place))
     return names
 
 
-def comparison(catalog: Catalog, a: str, b: str) -> Comparison:
+def comparison(seen: Seen, a: str, b: str) -> Comparison:
     """Two places, photo by photo.
 
     Raises:
         FieldmarkError: there are no such two, or nothing they could be compared by.
     """
-    sides = [runs_at(catalog, place) for place in (a, b)]
+    sides = [runs_at(seen, place) for place in (a, b)]
     split = _shared_split([run for side in sides for run in side])
     of_a, of_b = (read_answers(side, split) for side in sides)
     verdict = compare(of_a, of_b)
-    first, second = names_at(catalog, (a, b))
+    first, second = names_at(seen, (a, b))
     figures = [
         Figure("difference", forest_data([(f"{second} – {first}", verdict)]), said("told.forest"))
     ]

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 
-from fieldmark.studies.catalog import Catalog
+from fieldmark.studies.catalog import Catalog, Seen
 
 EVERY = 1.0  # seconds between two looks
 STILL_THERE = 15.0  # seconds after which silence is broken, so that nobody hangs up
@@ -23,13 +23,12 @@ class Feed:
     """The folder's catalogue, kept up to date, and who listens.
 
     Attributes:
-        catalog: Read it inside `with feed.lock`.
         version: Grows with every change.
     """
 
     def __init__(self, catalog: Catalog, *, every: float = EVERY) -> None:
-        self.catalog = catalog
-        self.lock = threading.Lock()
+        self._catalog = catalog
+        self._lock = threading.Lock()
         self.version = 0
         self._every = every
         self._looked = -math.inf
@@ -40,23 +39,29 @@ class Feed:
 
     def look(self) -> None:
         """Look at the folder now, unless another just did."""
-        with self.lock:
+        with self._lock:
             if time.monotonic() - self._looked < self._every / 2:
                 return
-            changed = self.catalog.look()
+            changed = self._catalog.look()
             self._looked = time.monotonic()
             if changed:
                 self.version += 1
                 self._changed_at.update(dict.fromkeys(changed, self.version))
 
-    def knows(self, place: str) -> bool:
-        """Whether there is a run or study at a place; `.`, the folder itself, always is."""
-        with self.lock:
-            return place == "." or place in self.catalog.runs or place in self.catalog.studies
+    def look_again(self) -> None:
+        """Look at the folder though another just did: something was written meanwhile."""
+        with self._lock:
+            self._looked = -math.inf
+        self.look()
+
+    def seen(self) -> Seen:
+        """What was in the folder at the last look."""
+        with self._lock:
+            return self._catalog.seen()
 
     def version_of(self, place: str) -> int:
         """Of a place with all that is in it: a page of it is out of date where this grew."""
-        with self.lock:
+        with self._lock:
             inside = [v for p, v in self._changed_at.items() if is_inside(p, place)]
         return max(inside, default=0)
 
@@ -73,7 +78,7 @@ class Feed:
                 if self.version == told:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(pulse.wait(), STILL_THERE)
-                with self.lock:
+                with self._lock:
                     changed = sorted(p for p, v in self._changed_at.items() if v > told)
                     told = self.version
                 yield _event("changed", changed) if changed else ": still there\n\n"

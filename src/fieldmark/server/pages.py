@@ -97,13 +97,11 @@ class Pages:
             FieldmarkError: its records can't be read.
         """
         self.feed.look()
-        if not self.feed.knows(place):
+        seen = self.feed.seen()
+        if place != "." and place not in seen.runs and place not in seen.studies:
             return None
 
-        def make() -> Page:
-            return self.contents.of(place, Words(reader.lang))
-
-        return self._once(place, ("page", place, reader), reader, make)
+        return self._once(place, ("page", place, reader), reader, lambda: self.contents.of(place))
 
     def compare(self, a: str, b: str, reader: Reader) -> str:
         """The page that compares two places: runs, or cells with all their seeds.
@@ -157,9 +155,9 @@ class Pages:
 
     def _crumbs(self, place: str) -> tuple[Crumb, ...]:
         """The folder, the study, the run: as far as the place is inside."""
-        catalog = self.feed.catalog
-        way = [Crumb(catalog.folder.name or str(catalog.folder), link("."))]
-        run = catalog.runs.get(place)
+        seen = self.feed.seen()
+        way = [Crumb(seen.folder.name or str(seen.folder), link("."))]
+        run = seen.runs.get(place)
         outer = run.study if run and run.study not in {None, "."} else None
         if outer:
             way.append(Crumb(outer, link(outer)))

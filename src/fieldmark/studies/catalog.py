@@ -77,8 +77,34 @@ class StudySummary:
         return sum(found == state for found in self.states.values())
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What was in a folder at the last look.
+
+    Attributes:
+        folder: Absolute.
+        runs: Place -> run.
+        studies: Place -> study.
+        damaged: Place -> why it can't be read.
+    """
+
+    folder: Path
+    runs: Mapping[str, RunSummary]
+    studies: Mapping[str, StudySummary]
+    damaged: Mapping[str, str]
+
+    def own_runs(self) -> list[RunSummary]:
+        """The runs that belong to no study, the newest first."""
+        own = [run for run in self.runs.values() if run.study is None]
+        return sorted(own, key=lambda run: (-run.started, run.place))
+
+    def under_way(self) -> list[RunSummary]:
+        """The runs that run, by place."""
+        return sorted((run for run in self.runs.values() if run.progress), key=lambda r: r.place)
+
+
 class Catalog:
-    """What is in a folder.
+    """What is in a folder, look by look.
 
     Attributes:
         folder: Absolute.
@@ -115,14 +141,9 @@ class Catalog:
             changed.add(place)
         return changed
 
-    def own_runs(self) -> list[RunSummary]:
-        """The runs that belong to no study, the newest first."""
-        own = [run for run in self.runs.values() if run.study is None]
-        return sorted(own, key=lambda run: (-run.started, run.place))
-
-    def study(self, place: str) -> Study:
-        """A study as it is now; its results are read once."""
-        return self._opened[place]
+    def seen(self) -> Seen:
+        """What was there at the last look; the next one does not change it."""
+        return Seen(self.folder, dict(self.runs), dict(self.studies), dict(self.damaged))
 
     def _read(self, place: str, study: str | None, *, is_run: bool) -> bool:
         """Read a run or study; whether there is anything new to tell."""
