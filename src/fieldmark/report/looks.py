@@ -1,5 +1,6 @@
 """Where the model looked, as the run kept it."""
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ def read_looks(run: Run) -> Looks:
     """What a run kept; empty where it kept nothing."""
     path = run.folder / "predictions" / f"{LOOKED}.parquet"
     try:
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(io.BytesIO(path.read_bytes()))
     except (OSError, pl.exceptions.PolarsError):
         return Looks({})
     return Looks(

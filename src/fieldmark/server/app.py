@@ -83,11 +83,9 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
-        """The first look and the charts' script take a second or more: begin at once."""
-        ahead = [asyncio.to_thread(feed.look), asyncio.to_thread(asset, "vega.js")]
-        tasks = [asyncio.create_task(each) for each in ahead]
+        """Before all else what takes a while: the first look, on a new machine the charts' script."""
+        await asyncio.gather(asyncio.to_thread(feed.look), asyncio.to_thread(asset, "vega.js"))
         yield
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     if token is None and (allow_control or private):
         token = new_token()
@@ -109,6 +107,7 @@ def _routes() -> list[Route]:
         Route("/predict", _predict, methods=["POST"]),
         Route("/control", _control, methods=["POST"]),
         Route("/assets/{name}", _asset),
+        Route("/favicon.ico", _icon),
     ]
 
 
@@ -188,6 +187,12 @@ async def _asset(request: Request) -> Response:
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(text, media_type=kind, headers=headers)
+
+
+async def _icon(request: Request) -> Response:
+    """What browsers ask for by themselves."""
+    request.path_params["name"] = "icon.svg"
+    return await _asset(request)
 
 
 async def _answer(request: Request, make: Callable[[Reader], str | None]) -> Response:

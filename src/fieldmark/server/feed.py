@@ -24,13 +24,14 @@ class Feed:
 
     Attributes:
         version: Grows with every change.
+        every: Seconds between two looks.
     """
 
     def __init__(self, catalog: Catalog, *, every: float = EVERY) -> None:
         self._catalog = catalog
         self._lock = threading.Lock()
         self.version = 0
-        self._every = every
+        self.every = every
         self._looked = -math.inf
         self._changed_at: dict[str, int] = {}
         self._listeners = 0
@@ -40,7 +41,7 @@ class Feed:
     def look(self) -> None:
         """Look at the folder now, unless another just did."""
         with self._lock:
-            if time.monotonic() - self._looked < self._every / 2:
+            if time.monotonic() - self._looked < self.every / 2:
                 return
             changed = self._catalog.look()
             self._looked = time.monotonic()
@@ -94,7 +95,7 @@ class Feed:
                 announced = self.version
                 self._pulse.set()
                 self._pulse = asyncio.Event()
-            await asyncio.sleep(self._every)
+            await asyncio.sleep(self.every)
 
 
 def is_inside(place: str, outer: str) -> bool:

@@ -10,7 +10,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, Template
 from fieldmark.report import assets
 from fieldmark.report.render import environment
 
-OURS = {"live.js": "text/javascript", "live.css": "text/css", "predict.js": "text/javascript"}
+OURS = {
+    "live.js": "text/javascript",
+    "predict.js": "text/javascript",
+    "live.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
 POINTS = 40  # of a sparkline
 
 

@@ -146,7 +146,7 @@ class Run:
                 f"`{self.folder}` holds no predictions of `{split}`, only of: "
                 f"{', '.join(found) or 'no split'}. Run `fieldmark eval` on it."
             )
-        return pl.read_parquet(path)
+        return pl.read_parquet(io.BytesIO(path.read_bytes()))  # its name may be no Unicode
 
     @cached_property
     def _records(self) -> list[dict[str, Any]]:
