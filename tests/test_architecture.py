@@ -48,7 +48,8 @@ STUDIES = tuple(
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
         *("space", "sampler", "design", "lease", "results", "study", "control", "executor"),
-        *("table", "answered", "progress", "catalog"),
+        *("table", "progress", "catalog"),
+        "answered",
     )
 )
 L3 = (
@@ -69,7 +70,16 @@ DIAGNOSIS = tuple(
     f"diagnosis.{name}"
     for name in (
         *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
-        *("schedule", "stages", "data", "search", "diagnose", "advice"),
+        *(
+            "schedule",
+            "stages",
+            "data",
+            "study_evidence",
+            "search",
+            "comparisons",
+            "diagnose",
+            "advice",
+        ),
     )
 )
 CHARTS = tuple(
@@ -83,23 +93,16 @@ REPORT = tuple(
     f"report.{name}"
     for name in (
         *("page", "sentences", "judged", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
-        *("runs", "content", "assets", "render"),
+        *("runs", "summary", "content", "assets", "render"),
     )
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
-    *("shipped", "terminal", "study_report", "questions", "cli_study"),
+    *("shipped", "terminal", "diagnosis_report", "study_report", "questions", "cli_study"),
+    *("cli_diagnose", "cli_report"),
     *("server.access", "server.feed", "server.sections", "server.look", "server.comparison"),
-    *(
-        "server.contents",
-        "server.pages",
-        "server.desk",
-        "server.app",
-        "server.serve",
-        "watch",
-        "cli_serve",
-    ),
-    *("diagnosis_report", "cli_diagnose", "cli", "__main__", "__init__"),
+    *("server.contents", "server.pages", "server.desk", "server.app", "server.serve"),
+    *("watch", "cli_serve", "cli", "__main__", "__init__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room

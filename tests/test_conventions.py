@@ -16,11 +16,13 @@ COMMANDS = (
     "refit",
     "eval",
     "predict",
+    "report",
+    "serve",
+    "watch",
     "recipes",
     "inspect",
     "toy",
-    "serve",
-    "watch",
+    "diagnose",
 )
 
 

@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_diagnose import diagnose
+from fieldmark.cli_report import report
 from fieldmark.cli_serve import serve, watch
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
@@ -134,6 +136,9 @@ app.add_typer(
 )
 
 
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark diagnose runs/toy-1"))(diagnose)
+
+
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))
 def compare(
     a: Annotated[Path, typer.Argument(help="A run, or a folder of one recipe's runs.")],
@@ -150,10 +155,9 @@ def compare(
     compare_runs(console, a, b, split, care, how)
 
 
-app.command(rich_help_panel=LOOK, epilog=example("fieldmark watch runs"))(watch)
-
-
 app.command(rich_help_panel=LOOK, epilog=example("fieldmark serve runs"))(serve)
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark watch runs"))(watch)
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark report runs/toy-1 --lang zh"))(report)
 
 
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark refit runs/toy-1"))
@@ -268,6 +272,7 @@ def _resume(folder: Path, *, open_test: bool) -> None:
 def _show(run: "Run") -> None:
     from fieldmark.charts.curves_drawing import training_chart
     from fieldmark.charts.picture import save_chart
+    from fieldmark.diagnosis_report import run_diagnosis
     from fieldmark.terminal import stage_table
 
     console.print(stage_table(run))
@@ -275,6 +280,7 @@ def _show(run: "Run") -> None:
     for warning in save_chart(training_chart(run), curves):
         console.print(warning, highlight=False)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
+    console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
 
 
 def _next_folder(parent: Path, name: str) -> Path:

@@ -35,9 +35,20 @@ class Said:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-def said(key: str, **values: Any) -> Said:
+def said(key: str, /, **values: Any) -> Said:
     """A sentence and its values."""
     return Said(key, values)
+
+
+def duration(seconds: float) -> Said:
+    """A time in the unit a person would use."""
+    if seconds < 1:
+        return said("value.moment", seconds=seconds)
+    if seconds < 120:
+        return said("value.seconds", seconds=seconds)
+    if seconds < 7200:
+        return said("value.minutes", minutes=seconds / 60)
+    return said("value.hours", hours=seconds / 3600)
 
 
 class Words:
@@ -56,7 +67,7 @@ class Words:
         self.lang = lang
         self.templates = catalogue(lang)
 
-    def __call__(self, what: Said | str, **values: Any) -> str:
+    def __call__(self, what: Said | str, /, **values: Any) -> str:
         """The sentence, its names kept from turning the rest around; not escaped for HTML.
 
         Raises:
@@ -67,6 +78,10 @@ class Words:
             return self.templates[key].format(**{k: self._plain(v) for k, v in given.items()})
         except KeyError as missing:
             raise SettingError(f"`{key}` in `{self.lang}` has no {missing}.") from None
+
+    def term(self, value: Any) -> Any:
+        """A word that stands for a number, such as `low`, in this language; all else as it is."""
+        return self.templates.get(f"terms.{value}", value) if isinstance(value, str) else value
 
     def has(self, key: str) -> bool:
         """Whether there is a sentence of that key."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from fieldmark.diagnosis_report import study_diagnosis
 from fieldmark.studies.answered import answered_cells, plain
 from fieldmark.studies.effects import main_effects, study_spread
 from fieldmark.studies.selection import best_cell
@@ -52,6 +53,7 @@ def show(console: Console, study: Study, how: Format) -> None:
         console.print(_heat_map(names, rows))
     for sentence in sentences(study):
         console.print(sentence, highlight=False, soft_wrap=True)
+    console.print(study_diagnosis(study), highlight=False, soft_wrap=True)
 
 
 def sentences(study: Study) -> list[str]:

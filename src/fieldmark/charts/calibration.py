@@ -74,7 +74,6 @@ def calibration_chart(data: CalibrationData, say: Words) -> Any:
     layers = [
         diagonal.encode(x=x, y=alt.Y("accuracy:Q", scale=share)),
         base.mark_rule(color=SERIES[0], strokeWidth=1.5, opacity=0.5).encode(y=y, y2="high:Q"),
-        base.mark_line(color=SERIES[0], strokeWidth=1.5).encode(y="accuracy:Q"),
         base.mark_point(filled=True, color=SERIES[0], opacity=1).encode(y="accuracy:Q", size=size),
     ]
     return alt.layer(*layers).properties(width=280, height=280)

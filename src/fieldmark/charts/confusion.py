@@ -169,35 +169,31 @@ def matrix_chart(data: MatrixData, say: Words) -> Any:
     text = f"{json.dumps(names, ensure_ascii=False)}[floor(datum.value)] || ''"
     axis = {"labelExpr": text, "labelOverlap": False, **tick} if show else tick
     zoom = alt.selection_interval(bind="scales", zoom="wheel![event.shiftKey]")
-    boxes = (
-        alt.Chart(cells)
-        .mark_rect(color=SERIES[1], cornerRadius=1, clip=True)
-        .encode(
-            x=alt.X(
-                "column:Q",
-                scale=side,
-                title=say("charts.guess"),
-                axis=alt.Axis(orient="top", labelAngle=-60, labelAlign="left", **axis),
-            ),
-            x2="right:Q",
-            y=alt.Y("row:Q", scale=flipped, title=say("charts.truth"), axis=alt.Axis(**axis)),
-            y2="below:Q",
-            opacity=alt.Opacity(
-                "size:Q", scale=alt.Scale(domain=[0, 1], range=[0.25, 1]), legend=None
-            ),
-            tooltip=[
-                alt.Tooltip("truth:N", title=say("charts.truth")),
-                alt.Tooltip("guess:N", title=say("charts.guess")),
-                alt.Tooltip("count:Q", title=say("charts.mistakes")),
-                alt.Tooltip("share:Q", title=say("charts.share"), format=".0%"),
-            ],
-        )
-        .add_params(zoom)
-    )
+    angled = alt.Axis(orient="top", labelAngle=-60, labelAlign="left", **axis)
+    across: dict[str, Any] = {"scale": side, "title": say("charts.guess"), "axis": angled}
+    down: dict[str, Any] = {
+        "scale": flipped,
+        "title": say("charts.truth"),
+        "axis": alt.Axis(**axis),
+    }
+    boxes = alt.Chart(cells).mark_rect(color=SERIES[1], cornerRadius=1, clip=True)
+    boxes = boxes.encode(
+        x=alt.X("column:Q", **across),
+        x2="right:Q",
+        y=alt.Y("row:Q", **down),
+        y2="below:Q",
+        opacity=alt.Opacity("size:Q", scale=alt.Scale(domain=[0, 1], range=[0.25, 1]), legend=None),
+        tooltip=[
+            alt.Tooltip("truth:N", title=say("charts.truth")),
+            alt.Tooltip("guess:N", title=say("charts.guess")),
+            alt.Tooltip("count:Q", title=say("charts.mistakes")),
+            alt.Tooltip("share:Q", title=say("charts.share"), format=".0%"),
+        ],
+    ).add_params(zoom)
     ends = pl.DataFrame({"from": [0], "to": [count]})
     diagonal = alt.Chart(ends).mark_rule(color=GRID, strokeWidth=2, clip=True)
     line = diagonal.encode(
-        x=alt.X("from:Q", scale=side), x2="to:Q", y=alt.Y("from:Q", scale=flipped), y2="to:Q"
+        x=alt.X("from:Q", **across), x2="to:Q", y=alt.Y("from:Q", **down), y2="to:Q"
     )
     size = min(560, max(260, 18 * count))
     return alt.layer(line, boxes).properties(width=size, height=size)

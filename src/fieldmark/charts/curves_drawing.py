@@ -129,8 +129,8 @@ def _mark_layers(data: CurvesData, stage: dict[str, Any], x: alt.X) -> list[Any]
     if mine.is_empty():
         return []
     chart = alt.Chart(mine).encode(x=x, y=_y(data, stage, "value"), tooltip=alt.Tooltip("told:N"))
-    disc = chart.mark_point(color=INK, filled=True, size=190, opacity=1)
-    number = chart.mark_text(color=PAPER, fontSize=10, fontWeight=700)
+    disc = chart.mark_point(color=INK, filled=True, size=190, opacity=1, xOffset=-8, yOffset=-14)
+    number = chart.mark_text(color=PAPER, fontSize=10, fontWeight=700, dx=-8, dy=-14)
     return [disc, number.encode(text="number:N")]
 
 

@@ -18,7 +18,7 @@ from fieldmark.charts.look import (
 )
 from fieldmark.language import Words
 
-CELL_HEIGHT, PLOT_HEIGHT, WIDTH = 46, 200, 640
+CELL_WIDTH, CELL_HEIGHT, PLOT_HEIGHT, WIDTH = 88, 46, 200, 640
 _SCALES = {"words": "ordinal", "numbers": "linear", "ratios": "log"}
 
 
@@ -181,7 +181,8 @@ def heat_chart(data: HeatData, say: Words) -> Any:
         numbers.encode(text="shown:N", color=ink),
         below.encode(text="interval:N", color=ink),
     ]
-    return alt.layer(*layers).properties(width=WIDTH, height=CELL_HEIGHT * len(data.rows))
+    chart = alt.layer(*layers, usermeta={"narrowest": 90 + CELL_WIDTH * len(data.columns)})
+    return chart.properties(width=WIDTH, height=CELL_HEIGHT * len(data.rows))
 
 
 def _columns(data: HeatData) -> alt.X:

@@ -53,22 +53,26 @@ def loss_at_start(run: RunEvidence) -> Seen:
     "frozen",
     label="Learning a few photos by heart",
     title="{images} photos were not learned by heart in {steps} steps: top-1 {top1:.0%}, loss "
-    "{loss:.2f} nats; {trainable:,} numbers could move.",
+    "{loss}; {trainable:,} numbers could move.",
     cause="Everything is frozen, the learning rate is off by orders, labels are shuffled, or "
     "there is a mistake in the training.",
     advice="Mend this before the first real run: look at which parameters train and at the rate, "
     "then `fieldmark rehearse {recipe}` again.",
     refuted_by="The same photos reach 100 % and a loss below 0.05 nats within 200 steps.",
-    otherwise="{images} photos reached top-1 {top1:.0%} and loss {loss:.3f} nats in {steps} steps",
+    otherwise="{images} photos reached top-1 {top1:.0%} and loss {loss} in {steps} steps",
 )
 def cannot_overfit_few(run: RunEvidence) -> Seen:
     """Karpathy, "overfit one batch"; cs231n, 20 examples to zero cost."""
     found = run.rehearsal.get("overfit")
     if not found:
         return unknown("not_rehearsed", recipe=run.recipe_name)
-    names = ("images", "steps", "top1", "loss", "trainable")
-    numbers = {name: found[name] for name in names} | {"recipe": run.recipe_name}
-    learned = found["top1"] >= 1 and found["loss"] < OVERFIT_LOSS
+    loss = found["loss"]  # None where it was no finite number
+    numbers = {
+        **{name: found[name] for name in ("images", "steps", "top1", "trainable")},
+        "loss": "no finite number" if loss is None else f"{loss:.3f} nats",
+        "recipe": run.recipe_name,
+    }
+    learned = found["top1"] >= 1 and loss is not None and loss < OVERFIT_LOSS
     return clear(**numbers) if learned else fires(**numbers)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from fieldmark.diagnosis import (
     before_training,
     budget,
+    comparisons,
     data,
     fit,
     schedule,
@@ -15,7 +16,7 @@ from fieldmark.diagnosis import (
 )
 from fieldmark.diagnosis.evidence import RunEvidence, gather
 from fieldmark.diagnosis.finding import SEVERITIES, Check, Finding
-from fieldmark.diagnosis.search import StudyEvidence
+from fieldmark.diagnosis.study_evidence import StudyEvidence
 from fieldmark.studies.run import Run
 from fieldmark.studies.study import Study
 
@@ -30,7 +31,11 @@ RUN_CHECKS: tuple[Check[RunEvidence], ...] = (
     *fit.CHECKS,
     *budget.CHECKS,
 )
-STUDY_CHECKS: tuple[Check[StudyEvidence], ...] = search.CHECKS
+STUDY_CHECKS: tuple[Check[StudyEvidence], ...] = (
+    search.many_infeasible,
+    *comparisons.CHECKS,
+    *search.CHECKS[1:],
+)
 
 
 def diagnose_run(run: Run, rehearsal: Path | None = None) -> list[Finding]:

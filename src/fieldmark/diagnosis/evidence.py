@@ -114,7 +114,7 @@ class StageEvidence:
         return np.asarray(share, dtype=np.float64)
 
     def _rates(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Lr at each of some steps: as recorded, else as the recipe has it, else always the same."""
+        """Lr at each of some steps: as recorded, else by the recipe, else always the same."""
         recorded = self.curve("train/lr")
         if len(recorded) > 1 and recorded.values.max() > 0:
             return np.interp(steps, recorded.steps, recorded.values)

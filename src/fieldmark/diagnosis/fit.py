@@ -91,8 +91,8 @@ def overfitting(stage: StageEvidence) -> Seen:
     "{top1:.1%} (best {best:.1%}): over-confidence, no worse decisions.",
     cause="Probabilities go to 0 and 1 while the same photos are named rightly.",
     advice="Do not call it overfitting and do not stop for it. If probabilities matter, use label "
-    "smoothing or mixup, and read the calibration error{calibration}; choose the weights "
-    "by what you need, top-1 or loss.",
+    "smoothing or mixup, and read the calibration error; choose the weights by what you need, "
+    "top-1 or loss.",
     refuted_by="Top-1 on photos never used for a choice is better at step {step:,} than at the "
     "end.",
     otherwise="the loss on `{split}` ends at {end:.2f} nats, its lowest was {lowest:.2f}",
@@ -106,7 +106,6 @@ def overconfident(stage: StageEvidence) -> Seen:
             return short
     low, lowest = _lowest(loss), float(loss.smooth.values.min())
     best = 1 - float(wrong.smooth.values.min())
-    error = stage.val("calibration_error")
     numbers: dict[str, Number] = {
         "split": stage.split,
         "lowest": lowest,
@@ -114,7 +113,6 @@ def overconfident(stage: StageEvidence) -> Seen:
         "top1": 1 - wrong.late_mean,
         "best": best,
         "step": int(loss.steps[low]),
-        "calibration": f", {error.last:.1%} now" if len(error) else "",
     }
     holds = not _risen(wrong, SURE * stage.error(stage.split, best))
     if _risen(loss, max(LOSS_RISE * lowest, SURE * loss.late.jitter)) and holds:

@@ -14,6 +14,7 @@ UNMOVED = 0.5  # of the loss it began with is still there; ours
 LEAST_EPOCHS = 8  # a shorter stage is short before it is slow; ours
 SMALL_MOVE, LARGE_MOVE = 1e-4, 1e-2  # of the weights' length a step; cs231n wants some 1e-3
 OVERSHOOT = 1.3  # times the loss it began with; ours
+JITTER = 0.02  # of the level it moves around; ours
 TINY, LOW = 0.01, 0.1  # of the peak rate
 TINY_LASTS, LOW_LASTS = 0.2, 0.6  # of the stage's steps; a cosine is below 1 % for 6 % of them
 FITTED = 0.98  # of the training photos: nothing is left to learn by lr
@@ -85,8 +86,9 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     "lr",
     "running loss",
     label="Learning rate too high",
-    title="In stage {stage} the running loss {what} (lr {lr:g}; a step moves the weights "
-    "{move:.0e} of their length).",
+    title="In stage {stage} the running loss begins at {start:.2f} nats, goes up to {peak:.2f} and "
+    "moves around {level:.2f}, by {jitter:.2f}, while lr is high (lr {lr:g}; a step moves the "
+    "weights {move:.0e} of their length).",
     cause="The learning rate is too high: steps jump over what they should reach.",
     advice="Lower lr to {lower:g}, then again, or let it rise by a warm-up and fall earlier.",
     refuted_by="At a third of the rate loss and val are no better.",
@@ -105,26 +107,26 @@ def lr_too_high(stage: StageEvidence) -> Seen:
     high = _at_full_rate(stage, loss)
     moves = _at_full_rate(stage, stage.curve("train/update_ratio"))
     move = float(np.median(moves.values)) if len(moves) else 0.0
+    half = high[len(high) // 2 :]
+    level, jitter = float(half.values.mean()) if len(half) else loss.last, high.jitter
     numbers: dict[str, Number] = {
         "stage": stage.name,
         "start": loss.first,
         "end": float(smooth[-1]),
         "peak": float(smooth.max()),
+        "level": level,
+        "jitter": jitter,
         "lr": stage.settings.lr,
         "lower": stage.settings.lr / 10,
         "move": move,
     }
     guessing = log(max(2, stage.classes))
     if smooth.max() > OVERSHOOT * (loss.first if stage.number == 0 else guessing):
-        what = f"first rises from {loss.first:.2f} to {smooth.max():.2f} nats"
-        return fires(loss.place(0, int(smooth.argmax())), what=what, **numbers)
+        return fires(loss.place(0, int(smooth.argmax())), **numbers)
     if len(high) >= 10 and move > LARGE_MOVE and not _decay_rules(stage):
-        half = len(high) // 2
-        level, fell = high.values[half:].mean(), high.values[:half].mean()
-        stays = fell - level < high.jitter and level > UNMOVED * loss.first
-        if stays and high.jitter > 0.02 * level:
-            what = f"stays at {level:.2f} nats, up and down by {high.jitter:.2f}"
-            return fires(high.place(half), what=what, **numbers)
+        fell = float(high.values[: len(high) // 2].mean()) - level
+        if fell < jitter and level > UNMOVED * loss.first and jitter > JITTER * level:
+            return fires(half.place(), **numbers)
     return clear(**numbers)
 
 
@@ -184,7 +186,7 @@ def _was_falling(loss: Curve, step: float) -> bool:
     "schedule",
     "stage",
     label="Milestones that are never reached",
-    title="Stage {stage} has {steps:,} steps, and its schedule lowers lr at step {late} first: "
+    title="Stage {stage} has {steps:,} steps, and its schedule lowers lr at step {late:,} first: "
     "never.",
     cause="The schedule's numbers were made for another length.",
     advice="Write milestones in per cent of the stage: `milestones: [50 %, 75 %]`.",
@@ -204,7 +206,7 @@ def milestone_beyond_the_end(stage: StageEvidence) -> Seen:
     numbers: dict[str, Number] = {"stage": stage.name, "steps": total}
     never = [place for place in places if place >= total]
     if never and schedule.name != "exponential":
-        return fires(late=f"{min(never):,}", **numbers)
+        return fires(late=min(never), **numbers)
     return clear(**numbers)
 
 
@@ -239,8 +241,8 @@ def _decay_rules(stage: StageEvidence) -> bool:
     cause="Decay pulls the weights back as fast as the steps move them. More steps change nothing.",
     advice="Lower `weight_decay` to {lower:g}, then 0. A higher lr wants less decay.",
     refuted_by="With a tenth of the decay minitrain and val end no better.",
-    otherwise="the loss on minitrain goes from {start:.2f} to {end:.2f} nats; decay undoes a step "
-    "within {memory:,.0f} of {steps:,}",
+    otherwise="the loss on minitrain goes from {start:.2f} to {end:.2f} nats at weight decay "
+    "{decay:g}",
 )
 @any_stage
 def decay_too_strong(stage: StageEvidence) -> Seen:
@@ -248,8 +250,6 @@ def decay_too_strong(stage: StageEvidence) -> Seen:
     loss, memory = stage.clean("loss"), _memory(stage.settings)
     if stage.settings is None:
         return unknown("not_recorded", key="recipe")
-    if memory is None:
-        return unknown("not_recorded", key="decay of SGD, AdamW or Lion, above 0")
     if short := lacks(loss, 6):
         return short
     left = fall_left(loss, stage.progress(loss.steps))
@@ -260,7 +260,7 @@ def decay_too_strong(stage: StageEvidence) -> Seen:
         "decay": stage.settings.weight_decay,
         "lr": stage.settings.lr,
         "lower": stage.settings.weight_decay / 10,
-        "memory": memory,
+        "memory": memory or 0.0,
         "steps": stage.planned_steps,
     }
     arrived = left is None or left < ARRIVED

@@ -109,7 +109,7 @@ class _Blowup:
             start=self.start,
             worst=self.worst,
             lr=float(before[-1]) if len(before) else (settings.lr if settings else 0.0),
-            clip=f"{np.percentile(usual, 90):.2g}" if len(usual) > 4 else "their 90th percentile",
+            clip=float(np.percentile(usual, 90)) if len(usual) > 4 else 1.0,
         )
 
 
@@ -122,15 +122,15 @@ def _blowup(run: RunEvidence, stage: StageEvidence) -> _Blowup | None:
         start = curve.first if len(curve) else guessing
         beyond = np.flatnonzero(curve.values > EXPLODED * max(start, guessing))
         if len(beyond):
-            worst = f"{curve.values[beyond].max():.3g} nats"
+            worst = f"{curve.values[beyond].max():.3g}"
             found.append(_Blowup(stage, key, int(curve.steps[beyond[0]]), start, worst))
         if key in stage.bad:
-            found.append(_Blowup(stage, key, stage.bad[key], start, "no finite number"))
+            found.append(_Blowup(stage, key, stage.bad[key], start, "nan"))
     told = re.search(r"became.*? at step (\d+) of the stage", run.run.reason or "")
     if told and stage is run.stages[-1]:
         curve = stage.curve("train/loss")
         start, step = curve.first if len(curve) else guessing, stage.first_step + int(told[1])
-        found.append(_Blowup(stage, "train/loss", step, start, "no finite number"))
+        found.append(_Blowup(stage, "train/loss", step, start, "nan"))
     return min(found, key=lambda one: one.step) if found else None
 
 
@@ -153,7 +153,7 @@ diverged_early = check(
     "lr",
     "warm-up",
     label="Loss that blows up at the start",
-    title="In stage {stage} `{key}` goes from {start:.2f} nats to {worst} at step {step}, "
+    title="In stage {stage} `{key}` goes from {start:.2f} to {worst} nats at step {step}, "
     "at lr {lr:.3g}.",
     cause="The first steps are too long for weights that have not settled.",
     advice="Give the stage a warm-up of 10 % or a lower lr, a third to a tenth of {lr:.3g}.",
@@ -168,11 +168,11 @@ diverged_midway = check(
     "lr",
     "step",
     label="Loss that blows up midway",
-    title="In stage {stage} `{key}` goes from {start:.2f} nats to {worst} at step {step}, "
+    title="In stage {stage} `{key}` goes from {start:.2f} to {worst} nats at step {step}, "
     "at lr {lr:.3g}.",
     cause="Single batches make gradients far longer than usual.",
-    advice="Clip gradients: `clip_norm` at {clip}, the length nine in ten stay below. If more "
-    "than half of the steps are clipped then, lower lr instead.",
+    advice="Clip gradients: `clip_norm: {clip:.2g}`, about the length nine in ten stay below. If "
+    "more than half of the steps are clipped then, lower lr instead.",
     refuted_by="It blows up with clipped gradients too: then the rate is too high as it is.",
     otherwise="no loss blew up after the first steps of a stage",
 )(_explodes(early=False))

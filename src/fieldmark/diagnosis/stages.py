@@ -1,5 +1,6 @@
 """Checks of what goes from one training stage to the next: R25 to R27."""
 
+import re
 from itertools import pairwise
 
 from fieldmark.diagnosis.curve import errors_together
@@ -121,7 +122,9 @@ def frozen_moved(run: RunEvidence) -> Seen:
     if MOVED in (run.run.reason or "") and run.stages:
         last = run.stages[-1]
         place = Place(last.name, last.first_step, last.first_step + last.steps, "train/loss")
-        return fires(place, stage=last.name, before="before", after="another one")
+        told = re.search(r"\((\w+) became (\w+)\)", run.run.reason or "")
+        before, after = told.groups() if told else ("one", "another")
+        return fires(place, stage=last.name, before=before, after=after)
     known = False
     for stage in run.stages:
         before, after = stage.note.get("frozen_hash"), stage.note.get("frozen_hash_after")

@@ -10,7 +10,7 @@ from fieldmark.charts.forest import forest_data
 from fieldmark.charts.grid import Point, axis_data, heat_data
 from fieldmark.charts.rates import amount_data
 from fieldmark.errors import FieldmarkError
-from fieldmark.language import Said, said
+from fieldmark.language import Said, duration, said
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.page import CellRow, Cost, Effects, Expected, Fact, Figure, Grid
 from fieldmark.report.sentences import (
@@ -214,7 +214,8 @@ def effects_section(cells: CellsOf) -> Effects | None:
         (f"{effect.axis}  {effect.a} → {effect.b}", effect.verdict) for effect in cells.effects
     ]
     figure = Figure("forest", forest_data(labelled[:MOST_EFFECTS]), said("told.forest"))
-    return Effects([effect_sentence(effect) for effect in cells.effects], [figure])
+    sentences = [(str(effect.verdict.answer), effect_sentence(effect)) for effect in cells.effects]
+    return Effects(sentences, [figure])
 
 
 def study_cost(cells: CellsOf) -> Cost:
@@ -222,11 +223,11 @@ def study_cost(cells: CellsOf) -> Cost:
     seconds = sum(found.seconds for _, found in cells.summaries)
     runs = sum(found.seeds + found.failed for _, found in cells.summaries)
     facts = [
-        Fact(said("fact.seconds"), said("value.seconds", seconds=seconds)),
+        Fact(said("fact.seconds"), duration(seconds)),
         Fact(said("fact.runs"), str(runs)),
     ]
     if runs:
-        facts.append(Fact(said("fact.per_run"), said("value.seconds", seconds=seconds / runs)))
+        facts.append(Fact(said("fact.per_run"), duration(seconds / runs)))
     priced = [
         (
             ", ".join(f"{k} {plain(v)}" for k, v in cell.points[0].items()),

@@ -2,10 +2,14 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from fieldmark import durable
-from fieldmark.errors import FieldmarkError
-from fieldmark.language import said
+from fieldmark.diagnosis.advice import next_experiments, next_experiments_of_study
+from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study
+from fieldmark.errors import FieldmarkError, RecordError
+from fieldmark.language import duration, said
 from fieldmark.report.cells import (
     CellsOf,
     effects_section,
@@ -14,14 +18,19 @@ from fieldmark.report.cells import (
     study_answer,
     study_cost,
 )
-from fieldmark.report.diagnosed import (
-    advice_of,
-    marks,
-    run_findings,
-    sorted_findings,
-    study_findings,
+from fieldmark.report.diagnosed import advice_of, marks, sorted_findings
+from fieldmark.report.page import (
+    Advice,
+    CellRow,
+    Fact,
+    Findings,
+    Next,
+    Origin,
+    Page,
+    Runs,
+    Section,
+    State,
 )
-from fieldmark.report.page import Advice, Fact, Next, Origin, Page, Section, State
 from fieldmark.report.runs import (
     curves_section,
     machine_facts,
@@ -32,23 +41,43 @@ from fieldmark.report.runs import (
     run_photos,
     seconds_of,
 )
+from fieldmark.report.summary import find, run_row, study_row
 from fieldmark.report.thumbnails import MayShow
 from fieldmark.studies.run import MANIFEST, Run
-from fieldmark.studies.study import Study
+from fieldmark.studies.study import JOURNAL, Study
+
+
+def page_of(folder: Path) -> Page:
+    """The page of whatever is in a folder: a study, a run, or several of them.
+
+    Raises:
+        RecordError: it is none of these, or its records can't be read.
+    """
+    if (folder / JOURNAL).is_file():
+        return study_page(Study.open(folder))
+    if (folder / MANIFEST).is_file():
+        return run_page(Run(folder))
+    return folder_page(folder)
 
 
 def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
     """The page of a study, as far as it is; photos are shown where `may_show` allows it."""
     cells = CellsOf(study)
     run = _shown_run(cells)
-    findings = sorted_findings([*study_findings(study), *(run_findings(run) if run else [])])
+    findings = sorted_findings([*diagnose_study(study), *(diagnose_run(run) if run else [])])
+    to_try = next_experiments_of_study(study, findings.fired)
+    to_try += next_experiments(run, findings.fired) if run else []
     sections: list[Section | None] = [
-        _next(advice_of(findings)),
+        _next(advice_of(findings, to_try)),
         grid_section(cells),
         effects_section(cells),
     ]
     if run:
-        sections += [curves_section(run, marks(findings)), findings, *run_photos(run, may_show)]
+        sections += [
+            curves_section(run, marks(findings)),
+            *_some(findings),
+            *run_photos(run, may_show),
+        ]
         sections.append(photo_check(run))
     sections += [study_cost(cells), _study_origin(study, run), expected_section(cells)]
     plan = study.plan()
@@ -61,7 +90,7 @@ def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
     if cells.photos:
         facts.append(Fact(said("fact.photos"), f"{cells.photos:,}"))
     seconds = sum(found.seconds for _, found in cells.summaries)
-    facts.append(Fact(said("fact.seconds"), said("value.seconds", seconds=seconds)))
+    facts.append(Fact(said("fact.seconds"), duration(seconds)))
     return Page(
         kind="study",
         name=study.design.file.name,
@@ -77,11 +106,11 @@ def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
 
 def run_page(run: Run, *, may_show: MayShow | None = None) -> Page:
     """The page of one run, as far as it is; photos are shown where `may_show` allows it."""
-    findings = sorted_findings(run_findings(run))
+    findings = sorted_findings(diagnose_run(run))
     sections: list[Section | None] = [
-        _next(advice_of(findings)),
+        _next(advice_of(findings, next_experiments(run, findings.fired))),
         curves_section(run, marks(findings)),
-        findings,
+        *_some(findings),
         *run_photos(run, may_show),
         photo_check(run),
         run_cost(run),
@@ -95,7 +124,7 @@ def run_page(run: Run, *, may_show: MayShow | None = None) -> Page:
         if split in counts
     ]
     if seconds := seconds_of(run):
-        facts.append(Fact(said("fact.seconds"), said("value.seconds", seconds=seconds)))
+        facts.append(Fact(said("fact.seconds"), duration(seconds)))
     state: State = "running"
     if run.status in {"finished", "failed"}:
         state = "finished" if run.status == "finished" else "failed"
@@ -110,6 +139,47 @@ def run_page(run: Run, *, may_show: MayShow | None = None) -> Page:
         sections=_there(sections),
         made=durable.now(),
     )
+
+
+def folder_page(folder: Path) -> Page:
+    """The page of a folder: its studies and runs, a line each, newest first.
+
+    Raises:
+        RecordError: there is neither a run nor a study in it.
+    """
+    found = find(folder)
+    if not found.runs and not found.studies:
+        raise RecordError(
+            f"`{folder}` holds no run and no study. Name a folder that `fieldmark train` or "
+            "`fieldmark study run` wrote to."
+        )
+    rows = sorted((run_row(folder, place) for place in found.runs), key=lambda row: -row.started)
+    studies = [study_row(folder, place) for place in found.studies]
+    best = max((row for row in rows if row.value is not None), key=_value, default=None)
+    rows = [replace(row, best=row is best) for row in rows]
+    counts = {"runs": len(rows), "studies": len(studies)}
+    answer = said("answer.folder_plain", **counts)
+    if best:
+        answer = said("answer.folder", name=best.name, value=best.value, **counts)
+    states = [row.state for row in (*rows, *studies)]
+    return Page(
+        kind="folder",
+        name=folder.resolve().name,
+        title=folder.resolve().name,
+        answer=[answer],
+        state=_furthest_from_done(states, done="running" not in states),
+        progress=(sum(state in {"finished", "failed"} for state in states), len(states)),
+        facts=[
+            Fact(said("fact.studies"), str(len(studies))),
+            Fact(said("fact.runs"), str(len(rows))),
+        ],
+        sections=[Runs(rows, studies)],
+        made=durable.now(),
+    )
+
+
+def _value(row: CellRow) -> float:
+    return row.value or 0.0
 
 
 def _shown_run(cells: CellsOf) -> Run | None:
@@ -128,12 +198,17 @@ def _shown_run(cells: CellsOf) -> Run | None:
 def _study_origin(study: Study, run: Run | None) -> Origin:
     text, base, overrides = study.design.texts
     file = str(study.folder / "study.yaml")
-    asked = ["fieldmark", "study", "run", file, *overrides, "--out", f"{study.folder}-again"]
+    told = [f"base={study.folder / 'base.yaml'}", *overrides, "--out", f"{study.folder}-again"]
+    asked = ["fieldmark", "study", "run", file, *told]
     return Origin(
         shlex.join(asked),
         machine_facts(run) if run else [],
         {"study.yaml": text, "base.yaml": base},
     )
+
+
+def _some(findings: Findings) -> list[Section]:
+    return [findings] if findings.fired or findings.quiet or findings.unknown else []
 
 
 def _next(advice: Sequence[Advice]) -> Next | None:

@@ -3,29 +3,17 @@
 from collections.abc import Sequence
 
 from fieldmark.charts.curves import Mark
-from fieldmark.diagnosis.finding import SEVERITIES, Finding
+from fieldmark.diagnosis.advice import Experiment
+from fieldmark.diagnosis.diagnose import ordered
+from fieldmark.diagnosis.finding import Finding
 from fieldmark.report.page import Advice, Findings
-from fieldmark.studies.run import Run
-from fieldmark.studies.study import Study
-
-
-def run_findings(run: Run) -> list[Finding]:
-    """Every check's finding on a run."""
-    del run
-    return []
-
-
-def study_findings(study: Study) -> list[Finding]:
-    """Every check's finding on a study."""
-    del study
-    return []
 
 
 def sorted_findings(found: Sequence[Finding]) -> Findings:
     """Those that fire, the gravest first; the others apart."""
-    fired = [finding for finding in found if finding.outcome == "fires"]
+    found = ordered(found)
     return Findings(
-        sorted(fired, key=lambda finding: SEVERITIES.index(finding.severity)),
+        [finding for finding in found if finding.outcome == "fires"],
         [finding for finding in found if finding.outcome == "does not"],
         [finding for finding in found if finding.outcome == "cannot tell"],
     )
@@ -40,10 +28,13 @@ def marks(findings: Findings) -> list[Mark]:
     ]
 
 
-def advice_of(findings: Findings) -> list[Advice]:
-    """What the findings advise, each thing once, most worth first."""
+def advice_of(findings: Findings, experiments: Sequence[Experiment]) -> list[Advice]:
+    """What the findings advise, each thing once, most worth first, with a command that does it."""
+    commands = {experiment.check: experiment for experiment in reversed(experiments)}
     told = {finding.advice: finding for finding in reversed(findings.fired) if finding.advice}
-    return [
-        Advice(finding.check, text, finding.numbers, finding.severity)
-        for text, finding in reversed(told.items())
-    ]
+    advice = []
+    for finding in reversed(told.values()):
+        found = commands.get(finding.check)
+        command, seconds = (found.command, found.seconds) if found else (None, None)
+        advice.append(Advice(finding, command, seconds))
+    return advice

@@ -40,14 +40,17 @@ class Fact:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do next, and which check says so."""
+    """What to do next, and which check says so.
 
-    check: str
-    text: str
-    numbers: Mapping[str, Any]
-    severity: str = "note"
-    key: str = "advice"
-    """Under `checks.<check>` in the catalogues."""
+    Attributes:
+        finding: Whose advice it is.
+        command: To be copied into a terminal; None: it is no matter of a setting.
+        seconds: What that will take; None: not known.
+    """
+
+    finding: Finding
+    command: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class CellRow:
         reason: Why some failed.
         curve: A few values of the objective on the way, for a sparkline.
         run: Folder of a run to look at, below the page's own.
+        best: Whether no other is better.
+        started: When, in seconds since the epoch; 0 where that says nothing.
     """
 
     name: str
@@ -89,6 +94,7 @@ class CellRow:
     curve: Sequence[float] = ()
     run: str | None = None
     best: bool = False
+    started: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,8 @@ class Effects:
     """What each axis does, with verdicts."""
 
     id: ClassVar[str] = "effects"
-    sentences: Sequence[Said]
+    sentences: Sequence[tuple[str, Said]]
+    """Each with the answer it gives: `real`, `noise`, `cannot tell`."""
     figures: Sequence[Figure] = ()
 
 

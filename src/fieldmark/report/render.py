@@ -9,13 +9,13 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fieldmark.charts.draw import FIXED, draw
 from fieldmark.diagnosis.finding import Finding
-from fieldmark.language import LANGUAGES, Lang, Said, Words
+from fieldmark.language import LANGUAGES, Lang, Said, Words, duration
 from fieldmark.report.assets import asset
-from fieldmark.report.page import Advice, Figure, Page
+from fieldmark.report.page import Figure, Page
 
 SCRIPTS = ("vega.js", "page.js")
 STYLE = "page.css"
@@ -49,6 +49,7 @@ def render(
         say=say,
         live=live,
         languages=LANGUAGES,
+        duration=duration,
         figure=lambda found: _figure(found, say),
         told=lambda found, part: finding_text(found, part, say),
         **({} if live else _inside()),
@@ -56,11 +57,16 @@ def render(
     )
 
 
-def finding_text(found: Finding | Advice, part: str, say: Words) -> str:
-    """A part of a finding in the reader's language, else in English as the check says it."""
-    key = f"checks.{found.check}.{part}"
-    english = found.text if isinstance(found, Advice) else getattr(found, part)
-    return say(key, **found.numbers) if english and say.has(key) else english
+def finding_text(found: Finding, part: str, say: Words) -> str:
+    """A part of a finding in the reader's language; English is as the check says it."""
+    english: str = getattr(found, part)
+    keys = {
+        "title": f"checks.{found.check}.{'title' if found.outcome == 'fires' else 'label'}",
+        "why_not": f"reasons.{found.reason}" if found.reason else f"checks.{found.check}.otherwise",
+    }
+    key = keys.get(part, f"checks.{found.check}.{part}")
+    numbers = {name: say.term(value) for name, value in found.numbers.items()}
+    return say(key, **numbers) if english and say.has(key) else english
 
 
 def policy(scripts: Mapping[str, str], style: str) -> str:
@@ -116,6 +122,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
+        "code": _code,
         "percent": lambda value: f"{value:.1%}",
         "picture": _picture,
         "sparkline": _sparkline,
@@ -123,6 +130,16 @@ def environment() -> Environment:
     }
     made.tests["sentence"] = lambda value: isinstance(value, Said)
     return made
+
+
+def _code(text: str) -> Markup:
+    """The text with what stands between backticks as code."""
+    parts = str(escape(text)).split("`")
+    if len(parts) % 2 == 0:  # one of them is a name's own
+        return Markup("`".join(parts))
+    return Markup(
+        "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
+    )
 
 
 def _picture(content: bytes, kind: str) -> str:

@@ -9,7 +9,7 @@ from fieldmark.charts.cost import stages_data
 from fieldmark.charts.curves import Mark, curves_data, recorded
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import FieldmarkError
-from fieldmark.language import Said, said
+from fieldmark.language import Said, duration, said
 from fieldmark.metrics import wilson_interval
 from fieldmark.recipe import Recipe
 from fieldmark.report.evidence import Album, photo_sections
@@ -112,7 +112,7 @@ def run_cost(run: Run) -> Cost:
     stages = run.manifest.get("stages", [])
     facts = []
     if seconds := seconds_of(run):
-        facts.append(Fact(said("fact.seconds"), said("value.seconds", seconds=seconds)))
+        facts.append(Fact(said("fact.seconds"), duration(seconds)))
     rows = [(s["name"], s["seconds_preparing"], s["seconds_training"]) for s in stages]
     figures = [Figure("stages", stages_data(rows), said("told.stages"))] if rows else []
     return Cost(facts, figures)

@@ -83,7 +83,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
-        """Before all else what takes a while: the first look, on a new machine the charts' script."""
+        """First what takes a while: a look at all, and on a new machine the charts' script."""
         await asyncio.gather(asyncio.to_thread(feed.look), asyncio.to_thread(asset, "vega.js"))
         yield
 

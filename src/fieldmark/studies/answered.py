@@ -1,6 +1,7 @@
-"""The cells of a study that are answered: all seeds finished, with what they said of each photo."""
+"""The cells of a study that are done, with what their models said of each photo."""
 
 import json
+from typing import Any
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.studies.answers import read_answers
@@ -9,7 +10,7 @@ from fieldmark.studies.study import Study
 
 
 def answered_cells(study: Study) -> list[Cell]:
-    """The cells all of whose seeds are finished, where top-1 is what is asked for."""
+    """The cells all of whose seeds are finished; none where the objective is not top-1."""
     if study.design.file.objective.metric != "top1":
         return []
     split, results = study.design.metric.partition("/")[0], study.results()
@@ -27,6 +28,6 @@ def answered_cells(study: Study) -> list[Cell]:
     return cells
 
 
-def plain(value: object) -> Setting:
-    """A setting that can be a key; what is none, as JSON."""
+def plain(value: Any) -> Setting:
+    """A setting as one word or number."""
     return value if isinstance(value, str | int | float | bool) else json.dumps(value)

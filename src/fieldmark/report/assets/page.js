@@ -9,7 +9,7 @@
     const plot = figure.querySelector(".plot");
     const spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
     if (!figure.classList.contains("fixed")) {
-      spec.width = Math.max(240, Math.min(plot.clientWidth, 960));
+      spec.width = Math.max(spec.usermeta?.narrowest ?? 240, Math.min(plot.clientWidth, 960));
       spec.autosize = { type: "fit-x", contains: "padding" };
     }
     const options = {
