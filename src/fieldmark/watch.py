@@ -20,7 +20,7 @@ from fieldmark.studies.study import State
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 24  # characters of a sparkline, at most
-LONGEST_NAME = 30  # characters
+SHORTEST_NAME = 14  # characters
 EVERY = 1.0  # seconds between two looks
 MOST_ENDED = 5  # finished and failed runs shown below those that run
 STATES: tuple[State, ...] = ("finished", "failed", "running", "waiting")
@@ -103,7 +103,7 @@ def plain(text: str) -> str:
 
 def _table(title: str, *, first: str) -> Table:
     table = Table(title=title, title_justify="left", expand=True, box=box.SIMPLE_HEAD)
-    table.add_column(first, ratio=2, min_width=14, no_wrap=True, overflow="ellipsis")
+    table.add_column(first, ratio=3, min_width=SHORTEST_NAME, no_wrap=True)
     return table
 
 
@@ -118,7 +118,7 @@ def _study_table(studies: Sequence[StudySummary]) -> Table:
         ended = study.count("finished") + study.count("failed")
         halted = study.order if study.order and study.order.wish != "go on" else None
         table.add_row(
-            _from_its_end(study.place),
+            Place(study.place),
             plain(study.question),
             _bar(study),
             f"{ended} / {len(study.states)}",
@@ -157,7 +157,7 @@ def _run_table(runs: Sequence[RunSummary], now: float) -> Table:
         share = f" {at.step / at.total:.0%}" if at and at.total else ""
         stage = plain(at.stage or "-") + share if at else run.status
         table.add_row(
-            _from_its_end(run.place),
+            Place(run.place),
             Text(stage, STYLES[run.status]),
             _number("train/loss", latest.get("train/loss")),
             Sparkline(run.curve, STYLES[run.status]),
@@ -182,10 +182,22 @@ class Sparkline:
         return Measurement(1, WIDTH)
 
 
-def _from_its_end(place: str) -> Text:
+class Place:
     """A place cut at its beginning where it is too long: names differ at their ends."""
-    text = plain(place)
-    return Text(text if len(text) <= LONGEST_NAME else f"…{text[-LONGEST_NAME + 1 :]}")
+
+    def __init__(self, place: str) -> None:
+        self.text = plain(place)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it."""
+        text = Text(self.text, no_wrap=True)
+        while text.cell_len > options.max_width:
+            text = Text(f"…{text.plain.removeprefix('…')[1:]}", no_wrap=True)
+        yield text
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """It takes what it gets."""
+        return Measurement(SHORTEST_NAME, max(SHORTEST_NAME, Text(self.text).cell_len))
 
 
 def _left(run: RunSummary, now: float) -> str:

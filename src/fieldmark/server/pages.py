@@ -151,7 +151,13 @@ class Pages:
             names_photos=self.names_photos,
             query=query,
         )
-        return render(page, lang=reader.lang, live=True, template=template(), here=here)
+
+        def link_inside(below: str) -> str:
+            return link(below if place == "." else f"{place}/{below}")
+
+        return render(
+            page, lang=reader.lang, live=True, template=template(), here=here, link=link_inside
+        )
 
     def _crumbs(self, place: str) -> tuple[Crumb, ...]:
         """The folder, the study, the run: as far as the place is inside."""
