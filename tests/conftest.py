@@ -3,13 +3,20 @@ real processes can import.
 """
 
 import textwrap
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import uvicorn
+from starlette.applications import Starlette
 
 from fieldmark.studies.design import Design
+from fieldmark.studies.run import RunWriter
 
 BASE = """\
 name: base
@@ -110,3 +117,68 @@ def design() -> Callable[..., Design]:
         return Design.read(textwrap.dedent(text), lambda _: base, overrides, name="study.yaml")
 
     return make
+
+
+CLASSES = ["crow", "raven"]
+PHOTOS = 40
+RUN = """\
+seed: %d
+data: {folder: photos}
+stages: [{name: head, train: head, lr: %g, length: 10 epochs, batch_size: 16}]
+"""
+MANIFEST = {
+    "class_names": CLASSES,
+    "counts": {"train": 160, "minitrain": 40, "val": PHOTOS, "test": 0},
+    "stages": [],
+    "notes": [],
+    "view": {"image_size": 32, "resize_size": 36},
+    "machine": {"cpu": "a toy"},
+}
+
+
+def write_run(
+    folder: Path, *, right: int = 30, lr: float = 1, seed: int = 0, finish: bool = True
+) -> RunWriter:
+    """A run that names the first `right` of 40 photos rightly."""
+    writer = RunWriter.create(folder, RUN % (seed, lr), MANIFEST)
+    for step in range(0, 50, 10):
+        writer.record({"train/loss": 1 / (1 + step), "train/lr": lr}, step=step, stage="head")
+        top1 = right / PHOTOS * (step + 10) / 50
+        found = {"val/top1": top1, "val/loss": 1.0, "minitrain/top1": top1, "minitrain/loss": 0.9}
+        writer.record(found, step=step, stage="head")
+    if finish:
+        labels = np.arange(PHOTOS) % 2
+        named = np.where(np.arange(PHOTOS) < right, labels, 1 - labels)
+        paths = [f"{CLASSES[label]}/{number:03}.png" for number, label in enumerate(labels)]
+        writer.predictions("val", paths, labels, np.eye(2)[named] * 0.8 + 0.1)
+        writer.finish()
+    return writer
+
+
+@pytest.fixture
+def make_run() -> Callable[..., RunWriter]:
+    return write_run
+
+
+@contextmanager
+def serving(app) -> Iterator[int]:
+    """A real server in a thread of its own; its port."""
+    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    end = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < end, "the server does not start"
+        time.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(name="serving")
+def _serving() -> Callable[[Starlette], AbstractContextManager[int]]:
+    return serving

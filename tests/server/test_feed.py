@@ -5,11 +5,8 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-import uvicorn
 
 from fieldmark import durable
 from fieldmark.server.app import create_app
@@ -17,25 +14,6 @@ from fieldmark.server.feed import Feed, is_inside
 from fieldmark.studies.catalog import Catalog
 
 READERS = 50
-
-
-@contextmanager
-def serving(app) -> Iterator[int]:
-    """A real server in a thread of its own; its port."""
-    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    end = time.monotonic() + 30
-    while not server.started:
-        assert time.monotonic() < end, "the server does not start"
-        time.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 class Listener:
@@ -75,7 +53,7 @@ def app(folder):
     return app
 
 
-def test_fifty_readers_are_told_of_every_run(app, folder, make_run):
+def test_fifty_readers_are_told_of_every_run(app, folder, make_run, serving):
     with serving(app) as port:
         listeners = [Listener(port) for _ in range(READERS)]
         assert {listener.next() for listener in listeners} == {("version", 1)}
@@ -101,7 +79,7 @@ def test_fifty_readers_are_told_of_every_run(app, folder, make_run):
     assert all(names <= heard for heard in told)
 
 
-def test_fifty_readers_of_a_page_that_grows_all_end_with_the_newest(app, folder, make_run):
+def test_fifty_readers_of_a_page_that_grows_all_end_with_the_newest(app, folder, make_run, serving):
     """Each asks again whenever it is told of a change, as live.js does; none misses the last."""
     with make_run(folder / "runs" / "toy-3", finish=False) as writer, serving(app) as port:
         seen = [b""] * READERS
@@ -127,7 +105,7 @@ def test_fifty_readers_of_a_page_that_grows_all_end_with_the_newest(app, folder,
         assert not any(thread.is_alive() for thread in threads)
 
 
-def test_a_half_written_line_is_waited_for(app, folder, make_run):
+def test_a_half_written_line_is_waited_for(app, folder, make_run, serving):
     record = {"step": 90, "epoch": 9.0, "stage": "head", "metrics": {"val/top1": 1.0}, "time": 1.0}
     line = durable._encode(record)
     with make_run(folder / "runs" / "toy-3", finish=False) as writer, serving(app) as port:
@@ -147,7 +125,7 @@ def test_a_half_written_line_is_waited_for(app, folder, make_run):
         listener.close()
 
 
-def test_who_was_away_learns_from_the_version_that_something_changed(app, folder, make_run):
+def test_who_was_away_learns_from_the_version_of_a_change(app, folder, make_run, serving):
     with serving(app) as port:
         first = Listener(port)
         assert first.next() == ("version", 1)
