@@ -48,13 +48,13 @@ STUDIES = tuple(
     for name in (
         *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
         *("space", "sampler", "design", "lease", "results", "study", "control", "executor"),
-        *("table", "progress", "catalog"),
-        "answered",
+        *("table", "answered", "judged", "progress", "catalog"),
     )
 )
 L3 = (
     "build",
     "predict",
+    "looked",
     "inputs",
     "ledger",
     "steps",
@@ -69,7 +69,7 @@ L3 = (
 DIAGNOSIS = tuple(
     f"diagnosis.{name}"
     for name in (
-        *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
+        *("finding", "curve", "evidence", "before_training", "divergence", "stability"),
         *(
             "schedule",
             "stages",
@@ -92,8 +92,8 @@ CHARTS = tuple(
 REPORT = tuple(
     f"report.{name}"
     for name in (
-        *("page", "sentences", "judged", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
-        *("runs", "summary", "content", "assets", "render"),
+        *("page", "sentences", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
+        *("runs", "summary", "content", "assets", "render", "pictures"),
     )
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)

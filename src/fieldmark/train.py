@@ -16,6 +16,7 @@ from fieldmark.errors import TrainingError
 from fieldmark.forecast import forecast
 from fieldmark.inputs import StageInputs, make_inputs, stage_loss
 from fieldmark.ledger import Ledger, Position, Reporter, keep_predictions, save_weights
+from fieldmark.looked import keep_looks
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.steps import StageSteps
@@ -190,6 +191,8 @@ class Training:
             splits.append("test")
         for split in splits:
             self.keep_predictions(inputs, split)
+        run, view = Run(self.ledger.writer.folder), self.task.eval_view
+        keep_looks(run, self.model, view, self.task.part("val"), self.task.dtype)
 
     def keep_predictions(self, inputs: StageInputs, split: SplitName) -> None:
         """Write down the probabilities of each photo of a split."""

@@ -97,14 +97,14 @@ def _value_pane(
         layers.append(ring.encode(x=x, y=_y(data, stage, "value")))
     layers += _mark_layers(data, stage, x)
     if stage["stage_index"] == data.stages.height - 1:
-        layers += _end_labels(data, stage, say)
+        layers += _end_labels(data, stage)
     return layers
 
 
-def _end_labels(data: CurvesData, stage: dict[str, Any], say: Words) -> list[Any]:
+def _end_labels(data: CurvesData, stage: dict[str, Any]) -> list[Any]:
     return [
         _text(
-            f"{say('split.' + row['split'])} {data.shown(row['value'])}",
+            f"{row['split']} {data.shown(row['value'])}",
             COLOURS[row["split"]],
             y=_y(data, stage, "y"),
             bold=True,

@@ -231,7 +231,7 @@ def axis_chart(data: AxisData, say: Words) -> Any:
             sort=list(data.order),
             title=data.axis,
             scale=alt.Scale(type="point", padding=0.5),
-            axis=alt.Axis(labelAngle=0, labelColor=INK),
+            axis=alt.Axis(labelAngle=0, labelColor=INK, labelLimit=max(36, 280 // len(data.order))),
         )
     else:
         kind: Any = _SCALES[data.kind]
@@ -251,7 +251,11 @@ def axis_chart(data: AxisData, say: Words) -> Any:
         )
     )
     layers = [dots]
-    for name, colour, dash in (("mean", FAINT, [4, 3]), ("best", SERIES[0], [1, 0])):
+    above = -6 if data.summary["best"][-1] >= data.summary["mean"][-1] else 6
+    for name, colour, dash, dy in (
+        ("mean", FAINT, [4, 3], -above),
+        ("best", SERIES[0], [1, 0], above),
+    ):
         base = alt.Chart(data.summary).encode(x=x, y=alt.Y(f"{name}:Q", **y))
         line = base.mark_line(color=colour, strokeWidth=2, strokeDash=dash)
         tooltip = [
@@ -261,7 +265,7 @@ def axis_chart(data: AxisData, say: Words) -> Any:
         ]
         points = base.mark_point(filled=True, color=colour, size=50, opacity=1)
         end = alt.Chart(data.summary[-1:]).encode(x=x, y=alt.Y(f"{name}:Q", **y))
-        label = end.mark_text(align="left", dx=9, color=colour, fontWeight=600, fontSize=11)
+        label = end.mark_text(align="left", dx=9, dy=dy, color=colour, fontWeight=600, fontSize=11)
         words = label.encode(text=alt.value(say(f"charts.axis_{name}")))
         layers += [line, points.encode(tooltip=tooltip), words]
     return alt.layer(*layers).properties(width=300, height=PLOT_HEIGHT)

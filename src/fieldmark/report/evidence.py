@@ -7,12 +7,10 @@ from typing import Any
 from fieldmark.charts.calibration import calibration_data
 from fieldmark.charts.confusion import classes_data, matrix_data, pairs_data
 from fieldmark.language import said
-from fieldmark.report.judged import Judged, Pair
 from fieldmark.report.looks import Looks
 from fieldmark.report.page import Figure, LookAlike, LookAlikes, Mistakes, Thumbnail, Uncertain
 from fieldmark.report.thumbnails import MayShow, find_photo, glow, thumbnail
-
-PAIRS, MISTAKEN, PHOTOS = 5, 4, 12
+from fieldmark.studies.judged import MISTAKEN, PAIRS, PHOTOS, Judged, Pair
 
 
 class Album:

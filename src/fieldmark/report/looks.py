@@ -1,16 +1,14 @@
 """Where the model looked, as the run kept it."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from fieldmark.studies.run import Run
 
-LOOKED = "looked"  # predictions/looked.parquet: path, height, width, shares
+LOOKED = "looked.npz"  # among the predictions: paths (N,), shares (N, H, W)
 
 
 class Looks:
@@ -26,14 +24,9 @@ class Looks:
 
 def read_looks(run: Run) -> Looks:
     """What a run kept; empty where it kept nothing."""
-    path = run.folder / "predictions" / f"{LOOKED}.parquet"
     try:
-        table = pl.read_parquet(io.BytesIO(path.read_bytes()))
-    except (OSError, pl.exceptions.PolarsError):
+        with np.load(run.folder / "predictions" / LOOKED, allow_pickle=False) as kept:
+            paths, shares = kept["paths"].tolist(), kept["shares"]
+    except (OSError, ValueError, KeyError):
         return Looks({})
-    return Looks(
-        {
-            row["path"]: np.asarray(row["shares"], np.float32).reshape(row["height"], row["width"])
-            for row in table.to_dicts()
-        }
-    )
+    return Looks(dict(zip(paths, shares, strict=True)))

@@ -13,10 +13,10 @@ from fieldmark.language import Said, duration, said
 from fieldmark.metrics import wilson_interval
 from fieldmark.recipe import Recipe
 from fieldmark.report.evidence import Album, photo_sections
-from fieldmark.report.judged import judged
 from fieldmark.report.looks import read_looks
 from fieldmark.report.page import Cost, Curves, Fact, Figure, Origin, PhotoCheck, Section
 from fieldmark.report.thumbnails import MayShow
+from fieldmark.studies.judged import judged
 from fieldmark.studies.run import Run
 from fieldmark.studies.trial import OUT_OF_FOLD
 

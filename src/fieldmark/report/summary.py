@@ -63,8 +63,11 @@ def run_row(folder: Path, place: str) -> CellRow:
         manifest = json.loads((folder / place / MANIFEST).read_bytes())
         values = _values(durable.read(folder / place / METRICS))
         return _row(place, manifest, values)
-    except (FieldmarkError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return CellRow(place, (), None, state="failed", reason=str(error))
+    except KeyError as missing:
+        reason = f"`{MANIFEST}` has no `{missing.args[0]}`"
+    except (FieldmarkError, OSError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error)
+    return CellRow(place, (), None, state="failed", reason=reason)
 
 
 def study_row(folder: Path, place: str) -> CellRow:

@@ -11,6 +11,7 @@ from fieldmark.errors import RecordError
 from fieldmark.studies.run import Run
 from fieldmark.studies.trial import OUT_OF_FOLD
 
+PAIRS, MISTAKEN, PHOTOS = 5, 4, 12  # that are shown: pairs, photos of each, photos of a section
 SPLITS = (OUT_OF_FOLD, "val")  # `test` is not for choosing, so it is not for looking at either
 
 
@@ -102,6 +103,14 @@ class Judged:
         ends = {(a, b), (b, a)}
         wrong = np.argsort(-self.confidence, kind="stable").tolist()
         return [i for i in wrong if (self.labels[i], self.guesses[i]) in ends][:count]
+
+    def telling(self) -> list[int]:
+        """Positions of the few photos worth a look: the worst, the least sure, the look-alikes."""
+        found = [*self.worst(PHOTOS), *self.least_sure(PHOTOS)]
+        for pair in self.pairs()[:PAIRS]:
+            right = [self.surest_of(pair.a), self.surest_of(pair.b)]
+            found += [*self.of_pair(pair, MISTAKEN), *(i for i in right if i is not None)]
+        return sorted(set(found))
 
     def surest_of(self, name: str) -> int | None:
         """Position of the photo of a class that was named rightly with most confidence."""
