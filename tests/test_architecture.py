@@ -50,8 +50,9 @@ STUDIES = tuple(
         *("run", "onlooker", "trial", "answers", "spread", "verdict", "compare", "effects"),
         "selection",
         "learning_curve",
-        *("space", "sampler", "pruner", "design", "power", "lease", "results", "study", "executor"),
-        *("table", "answered", "judged", "ray_executor"),
+        *("space", "sampler", "pruner", "design", "power", "lease", "results", "study", "control"),
+        "executor",
+        *("table", "answered", "judged", "ray_executor", "progress", "catalog"),
     )
 )
 L3 = (
@@ -103,6 +104,9 @@ L5 = (
     *("shipped", "terminal", "diagnosis_report", "study_axes", "study_report", "study_plan"),
     *("questions", "cli_study", "cli_cache", "cli_diagnose", "rehearsal_report", "cli_rehearse"),
     "cli_report",
+    *("server.access", "server.feed", "server.sections", "server.look", "server.comparison"),
+    *("server.contents", "server.pages", "server.desk", "server.app", "server.serve"),
+    *("watch", "cli_serve"),
     *("cli", "__main__", "__init__"),
 )
 
@@ -121,7 +125,7 @@ BELOW = {  # what a room may import besides the files before it in the room
 }
 WITHOUT_TORCH = (*L0, *RECIPE, *METRICS, *STUDIES, *L4, *L5)
 # Their __init__ holds a docstring, no code.
-FOLDERS = {"layers", "data", "training", "studies", "charts", "diagnosis", "report"}
+FOLDERS = {"layers", "data", "training", "studies", "charts", "diagnosis", "report", "server"}
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60
