@@ -18,7 +18,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -197,11 +197,10 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         durable.make_folder(folder)
         durable.replace(folder / RECIPE, recipe_text.encode())
         writer = cls(folder, started)
-        try:
+        with ExitStack() as stack:
+            stack.callback(writer.close)  # where the manifest can't be written
             durable.replace(folder / MANIFEST, content)
-        except BaseException:
-            writer.close()
-            raise
+            stack.pop_all()
         return writer
 
     @classmethod
