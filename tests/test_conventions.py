@@ -12,7 +12,7 @@ import fieldmark
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     *("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy"),
-    *("diagnose", "rehearse"),
+    *("diagnose", "rehearse", "report", "serve", "watch"),
 )
 
 

@@ -75,6 +75,10 @@ def test_plan_run_show_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPat
     assert "4 cells (0 duplicates), 12 runs, 8 of them done" in changed
     after = {path: path.read_bytes() for path in (folder / "rates").rglob("*") if path.is_file()}
     assert after == before  # not even what would be asked now
+    drawn = _told("show", folder / "rates", "--png", folder / "charts")
+    names = {path.stem for path in (folder / "charts").glob("*.png")}
+    assert f"Wrote {len(names)} charts into" in drawn
+    assert names >= {"heat", "axis-lr", "axis-pooling", "forest", "loss", "top1", "cost"}
     rows = json.loads(_told("show", folder / "rates", "--format", "json"))
     assert [(row["lr"], row["pooling"]) for row in rows] == [
         (0.1, "average"),

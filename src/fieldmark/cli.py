@@ -12,6 +12,8 @@ from rich.text import Text
 from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_rehearse import rehearse
+from fieldmark.cli_report import report
+from fieldmark.cli_serve import serve, watch
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example, next_folder
@@ -164,6 +166,11 @@ def compare(
     compare_runs(console, a, b, split, care, how)
 
 
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark serve runs"))(serve)
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark watch runs"))(watch)
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark report runs/toy-1 --lang zh"))(report)
+
+
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark refit runs/toy-1"))
 def refit(
     run: Annotated[Path, typer.Argument(help="The run whose recipe was chosen.")],
@@ -274,7 +281,8 @@ def _resume(folder: Path, *, open_test: bool) -> None:
 
 
 def _show(run: "Run") -> None:
-    from fieldmark import charts
+    from fieldmark.charts.curves_drawing import training_chart
+    from fieldmark.charts.picture import save_chart
     from fieldmark.diagnosis_report import run_diagnosis
     from fieldmark.terminal import stage_table
     from fieldmark.training.world import world
@@ -283,7 +291,8 @@ def _show(run: "Run") -> None:
         return
     console.print(stage_table(run))
     curves = run.folder / "curves.png"
-    charts.save(charts.training_chart(run), curves)
+    for warning in save_chart(training_chart(run), curves):
+        console.print(warning, highlight=False)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
     console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
 

@@ -55,8 +55,25 @@ def study_run(
 def study_show(
     folder: Annotated[Path, typer.Argument(help="A study's folder.")],
     how: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
+    png: Annotated[
+        Path | None, typer.Option(help="Also write its charts into this folder.")
+    ] = None,
 ) -> None:
     """Show a study's table, heat map and verdicts."""
     from fieldmark.questions import show_study
 
     show_study(console, folder, how)
+    if png is not None:
+        _save_charts(folder, png)
+
+
+def _save_charts(folder: Path, into: Path) -> None:
+    """Write a study's charts as PNG, and say where, and what letters are missing."""
+    from fieldmark.language import Words
+    from fieldmark.report.content import study_page
+    from fieldmark.report.pictures import save_pictures
+    from fieldmark.studies.study import Study
+
+    written, warnings = save_pictures(study_page(Study.open(folder)), into, Words("en"))
+    for line in (*warnings, f"Wrote {len(written)} charts into {into}"):
+        console.print(line, highlight=False, soft_wrap=True)

@@ -173,6 +173,21 @@ class Predictor:
                 names = tuple(self.class_names[i] for i in classes)
                 yield Prediction(paths[position], names, tuple(probabilities))
 
+    def name(self, photo: bytes, top: int = 5) -> list[tuple[str, float]]:
+        """What `predict` says of a photo that is in memory: classes and their probabilities.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        image = self.view.load(photo)  # (3, S, S)
+        with torch.inference_mode():
+            eyes = frozen_copy(self.model.backbone, self.dtype)
+            maps = eyes(self.view.normalize(image[None], self.dtype))  # (1, C, H, W)
+            shares = head_logits(self.model, maps)[0].softmax(0)  # (K,)
+        best = shares.topk(min(top, len(self.class_names)))
+        found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [(self.class_names[index], share) for index, share in found]
+
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
     """Photos among `paths`, with those inside its folders, sorted within each.

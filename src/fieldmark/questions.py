@@ -8,6 +8,7 @@ from rich.console import Console
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.shipped import find_design
 from fieldmark.source import Source
+from fieldmark.studies import control
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
@@ -126,6 +127,9 @@ def run(
         console.print(line, highlight=False, soft_wrap=True)
     study.read_again()
     show(console, study, "table")
+    order = control.newest(study.folder)
+    if order and order.wish == "stop":
+        console.print(f"It was {order.describe()}; run it again to go on.", highlight=False)
 
 
 def check_photos(study: Study) -> None:

@@ -18,6 +18,7 @@ from fieldmark.forecast import forecast
 from fieldmark.inputs import StageInputs, make_inputs, stage_loss
 from fieldmark.layers.weights import tensors_hash
 from fieldmark.ledger import Ledger, Position, Reporter, Silent, keep_predictions
+from fieldmark.looked import keep_looks
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.steps import StageSteps
@@ -264,6 +265,9 @@ class Training:
             splits.append("test")
         for split in splits:
             self.keep_predictions(inputs, split)
+        if world().leads:
+            run, view = Run(self.ledger.writer.folder), self.task.eval_view
+            keep_looks(run, self.model, view, self.task.part("val"), self.task.dtype)
 
     def keep_predictions(
         self, inputs: StageInputs, split: SplitName, name: str | None = None
