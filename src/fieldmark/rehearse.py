@@ -203,6 +203,8 @@ def read_stage(
         "raw": [list(losses) for losses in repeats],
         "band": list(found.band) if found.band else None,
         "reason": found.reason,
+        "begins": [reading.begin for reading in found.readings],
+        "lowest": [reading.lowest for reading in found.readings],
         "stage_lr": stage.lr,
         "batch_size": stage.samples_per_step,
         "weight_decay": stage.weight_decay,

@@ -27,8 +27,8 @@ BELOW_MINIMUM = 3.0  # times: where the loss is lowest it is about to explode
 class Reading:
     """Where a curve's loss began to fall and where it was lowest, as rates; or why neither."""
 
-    begin: float = 0.0
-    lowest: float = 0.0
+    begin: float | None = None
+    lowest: float | None = None
     reason: str | None = None
 
 
@@ -78,8 +78,8 @@ def read_range(lr: Curve, repeats: Sequence[Sequence[float]]) -> RangeTest:
     if reasons:
         count = f" (in {len(reasons)} of {len(readings)} repeats)" if len(readings) > 1 else ""
         return RangeTest(None, f"{reasons[0]}{count}", readings)
-    begins = [reading.begin for reading in readings]
-    lowest = [reading.lowest for reading in readings]
+    begins = [reading.begin for reading in readings if reading.begin]
+    lowest = [reading.lowest for reading in readings if reading.lowest]
     for name, rates in (("begins to fall", begins), ("is lowest", lowest)):
         if max(rates) > AGREE * min(rates):
             reason = (
