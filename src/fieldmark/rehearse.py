@@ -199,7 +199,7 @@ def read_stage(
     return {
         "seeds": list(seeds),
         "lr": rates[:length].tolist(),
-        "loss": [smoothed(losses, len(rates))[:length].tolist() for losses in repeats],
+        "loss": [smoothed(losses)[:length].tolist() for losses in repeats],
         "raw": [list(losses) for losses in repeats],
         "band": list(found.band) if found.band else None,
         "reason": found.reason,

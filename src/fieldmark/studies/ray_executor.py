@@ -109,21 +109,22 @@ class RayExecutor:
 
 
 def _connect(ray: Any, address: str | None, runtime_env: dict[str, Any]) -> None:
-    address = address or os.environ.get("RAY_ADDRESS")
-    alone = {} if address else {"include_dashboard": False}
+    # Without an address Ray would look for a cluster that once ran here.
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    alone = {"include_dashboard": False} if address == "local" else {}
     try:
         _reach(address)
         ray.init(address=address, runtime_env=runtime_env, logging_level="WARNING", **alone)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise SettingError(
-            f"There is no Ray cluster at {address or 'this machine'}: {error}. "
+            f"There is no Ray cluster at {address}: {error}. "
             "Start one with `ray start --head`, or leave --address out."
         ) from error
 
 
-def _reach(address: str | None) -> None:
+def _reach(address: str) -> None:
     """Knock at a `host:port`: Ray itself would go on trying for minutes."""
-    host, colon, port = (address or "").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
         socket.create_connection((host, int(port)), SECONDS_TO_REACH).close()
 
