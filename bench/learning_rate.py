@@ -3,7 +3,7 @@
 Frozen EfficientNet-Lite0 at 224 px, nine settings of a head (three poolings, three batch sizes).
 Each is trained at eleven rates (0.01 to 1000, 20 epochs, cosine) and at both ends of its band, all
 judged by 5-fold out-of-fold top-1. A rate counts as best if it lies within two standard errors of
-the highest. Without CUB photos, toy drawings are used. No target: it is printed for the log.
+the highest. Without CUB photos, toy drawings are used. No target: what is printed is logged.
 
     python bench/learning_rate.py --cub CUB_200_2011
     python bench/learning_rate.py --json
@@ -45,7 +45,7 @@ def range_test(recipe, store):
     task = prepare(recipe, store, Silent())
     rates = rates_to_try(recipe, 0)
     repeats = [
-        losses_under_rising_rate(Throwaway(task, store, seed, lambda *_: None), 0, Silent())
+        losses_under_rising_rate(Throwaway(task, store, seed, Silent()), 0, Silent())
         for seed in range(SEEDS)
     ]
     return read_range(rates, repeats), len(task.part("train")) + len(task.part("val"))

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Nothing here is needed to use Fieldmark from Python."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -8,7 +9,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_cache import cache
+from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_rehearse import rehearse
+from fieldmark.cli_report import report
+from fieldmark.cli_serve import serve, watch
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example, next_folder
@@ -32,10 +37,14 @@ app = typer.Typer(
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Tune image classifiers that must tell look-alikes apart."""
     del debug  # read in `main`, which sees every way a command can end
+    command = context.invoked_subcommand
+    if command != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise SettingError(f"Only `train` runs in several processes; start `{command}` without.")
 
 
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark demo"))
@@ -137,6 +146,10 @@ app.add_typer(
 )
 
 
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark diagnose runs/toy-1"))(diagnose)
+app.command(rich_help_panel=DATA, epilog=example("fieldmark cache --clear"))(cache)
+
+
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))
 def compare(
     a: Annotated[Path, typer.Argument(help="A run, or a folder of one recipe's runs.")],
@@ -151,6 +164,11 @@ def compare(
     from fieldmark.questions import compare as compare_runs
 
     compare_runs(console, a, b, split, care, how)
+
+
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark serve runs"))(serve)
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark watch runs"))(watch)
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark report runs/toy-1 --lang zh"))(report)
 
 
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark refit runs/toy-1"))
@@ -263,13 +281,20 @@ def _resume(folder: Path, *, open_test: bool) -> None:
 
 
 def _show(run: "Run") -> None:
-    from fieldmark import charts
+    from fieldmark.charts.curves_drawing import training_chart
+    from fieldmark.charts.picture import save_chart
+    from fieldmark.diagnosis_report import run_diagnosis
     from fieldmark.terminal import stage_table
+    from fieldmark.training.world import world
 
+    if not world().leads:
+        return
     console.print(stage_table(run))
     curves = run.folder / "curves.png"
-    charts.save(charts.training_chart(run), curves)
+    for warning in save_chart(training_chart(run), curves):
+        console.print(warning, highlight=False)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
+    console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
 
 
 def _list_recipes(how: Format) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -17,11 +18,13 @@ from fieldmark.build import make_model
 from fieldmark.data.dataset import SUFFIXES, Photo
 from fieldmark.data.loader import batches, load_batches
 from fieldmark.data.transform import View
-from fieldmark.errors import DataError, WeightsError
+from fieldmark.errors import DataError, TrainingError, WeightsError
 from fieldmark.layers.backbone import frozen_copy, make_backbone
 from fieldmark.layers.model import Model
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run
+from fieldmark.training.memory import Passes, in_passes
+from fieldmark.training.world import ALONE, World
 
 EVAL_BATCH = 32  # photos; more does not make two cores faster and costs memory
 
@@ -34,6 +37,7 @@ def frozen_maps(
     photos: Sequence[Photo],
     positions: Sequence[int],
     dtype: torch.dtype,
+    passes: Passes | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield (positions in `photos`, feature maps (n, C, H, W)) through the eval view.
 
@@ -43,12 +47,15 @@ def frozen_maps(
         photos: read from disk as they are needed.
         positions: which of them, in the order wanted.
         dtype: what `eyes` computes in.
+        passes: how many photos memory has room for at once, where that is not all of a batch.
     """
+    passes = passes or Passes()
     groups = batches(list(positions), EVAL_BATCH)
     loaded = load_batches(photos, view, groups, seed=0, epoch=0, workers=machine.cores())
-    with torch.inference_mode():
-        for batch in loaded:
-            yield batch.indices.tolist(), eyes(view.normalize(batch.images, dtype))
+    for batch in loaded:
+        with torch.inference_mode():  # not around the yield: it would reach whoever iterates
+            maps = in_passes(lambda p: eyes(view.normalize(p, dtype)), batch.images, passes)
+        yield batch.indices.tolist(), maps
 
 
 def head_logits(model: Model, maps: Tensor) -> Tensor:
@@ -69,16 +76,31 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def photo_logits(
-    model: Model, view: View, photos: Sequence[Photo], dtype: torch.dtype
+    model: Model,
+    view: View,
+    photos: Sequence[Photo],
+    dtype: torch.dtype,
+    world: World = ALONE,
+    passes: Passes | None = None,
 ) -> NDArray[np.float32]:
-    """Logits (N, K) of photos, computed as frozen features are, in the photos' order."""
-    with evaluating(model):
+    """Logits (N, K) of photos, computed as frozen features are, in the photos' order.
+
+    Processes take whole batches in turn, so that each photo is seen in the batch it would be seen
+    in by one process alone, exactly once.
+    """
+    turns = world.turns(batches(range(len(photos)), EVAL_BATCH))
+    logits = torch.zeros(len(photos), cast("nn.Linear", model.head[-1]).out_features)
+    seen = torch.zeros(len(photos))
+    with evaluating(model), torch.no_grad():
         eyes = frozen_copy(model.backbone, dtype)
-        parts = [
-            head_logits(model, maps)
-            for _, maps in frozen_maps(eyes, view, photos, range(len(photos)), dtype)
-        ]
-    return cast("NDArray[np.float32]", torch.cat(parts).numpy())
+        own = list(chain(*turns))
+        for positions, maps in frozen_maps(eyes, view, photos, own, dtype, passes):
+            logits[positions] = head_logits(model, maps)
+            seen[positions] += 1
+    logits, seen = world.sum(logits), world.sum(seen)  # each row is one process's, others add 0
+    if not bool((seen == 1).all()):
+        raise TrainingError("Defect: evaluation did not see each photo exactly once. Report it.")
+    return cast("NDArray[np.float32]", logits.numpy())
 
 
 @dataclass(frozen=True)
@@ -132,21 +154,39 @@ class Predictor:
         model.load_state_dict(state)
         return model.eval()
 
-    def predict(self, paths: Sequence[Path], top: int = 5) -> list[Prediction]:
-        """The `top` likeliest classes of each photo, in the order of `paths`.
+    def predict(self, paths: Sequence[Path], top: int = 5) -> Iterator[Prediction]:
+        """Yield the `top` likeliest classes of each photo, in the order of `paths`.
+
+        A batch at a time, so that any number of photos fits into memory.
 
         Raises:
             DataError: a photo can't be read; names it.
         """
         photos = [Photo(path=path, label=0, key=path.as_posix(), split=None) for path in paths]
-        logits = torch.from_numpy(photo_logits(self.model, self.view, photos, self.dtype))
-        best = logits.softmax(dim=1).topk(min(top, len(self.class_names)), dim=1)
-        return [
-            Prediction(path, tuple(self.class_names[i] for i in classes), tuple(probabilities))
-            for path, classes, probabilities in zip(
-                paths, best.indices.tolist(), best.values.tolist(), strict=True
-            )
-        ]
+        eyes = frozen_copy(self.model.backbone, self.dtype)
+        for positions, maps in frozen_maps(eyes, self.view, photos, range(len(paths)), self.dtype):
+            with torch.no_grad():
+                likely = head_logits(self.model, maps).softmax(dim=1)
+            best = likely.topk(min(top, len(self.class_names)), dim=1)
+            rows = zip(positions, best.indices.tolist(), best.values.tolist(), strict=True)
+            for position, classes, probabilities in rows:
+                names = tuple(self.class_names[i] for i in classes)
+                yield Prediction(paths[position], names, tuple(probabilities))
+
+    def name(self, photo: bytes, top: int = 5) -> list[tuple[str, float]]:
+        """What `predict` says of a photo that is in memory: classes and their probabilities.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        image = self.view.load(photo)  # (3, S, S)
+        with torch.inference_mode():
+            eyes = frozen_copy(self.model.backbone, self.dtype)
+            maps = eyes(self.view.normalize(image[None], self.dtype))  # (1, C, H, W)
+            shares = head_logits(self.model, maps)[0].softmax(0)  # (K,)
+        best = shares.topk(min(top, len(self.class_names)))
+        found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [(self.class_names[index], share) for index, share in found]
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:

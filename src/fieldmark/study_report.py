@@ -1,19 +1,22 @@
 """What a study found, as tables and sentences for the terminal."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from fieldmark.errors import FieldmarkError
-from fieldmark.studies.answers import read_answers
-from fieldmark.studies.effects import Cell, Setting, main_effects, study_spread
+from fieldmark.diagnosis_report import study_diagnosis
+from fieldmark.studies.answered import answered_cells, plain
+from fieldmark.studies.answers import Answers
+from fieldmark.studies.effects import AnsweredCell, Setting, main_effects, study_spread
+from fieldmark.studies.learning_curve import LEAST_AMOUNTS, fit_curve
 from fieldmark.studies.selection import best_cell
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import summarize
-from fieldmark.terminal import Format, listing
+from fieldmark.study_axes import axes_table, guess_sentence, importance_sentence
+from fieldmark.terminal import Format, listing, tell
 
+TRAIN_FRACTION = "data.train_fraction"
 SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_blue1")
 
 
@@ -26,7 +29,7 @@ def rows_of(study: Study) -> list[dict[str, object]]:
         each = sorted({states[slot.key] for slot in study.slots_of(cell)})
         rows.append(
             {
-                **{name: _plain(value) for name, value in cell.points[0].items()},
+                **{name: plain(value) for name, value in cell.points[0].items()},
                 "mean": found.mean,
                 "seeds": found.seeds,
                 "status": ", ".join(each),
@@ -52,39 +55,58 @@ def show(console: Console, study: Study, how: Format) -> None:
     names = [axis.name for axis in file.axes]
     if len(names) == 2 and len(rows) > 3:
         console.print(_heat_map(names, rows))
-    for sentence in sentences(study):
-        console.print(sentence, highlight=False, soft_wrap=True)
+    if table := axes_table(study):
+        console.print(table)
+    for told in (importance_sentence(study), guess_sentence(study), *sentences(study)):
+        if told:
+            tell(console, told)
+    console.print(study_diagnosis(study), highlight=False, soft_wrap=True)
 
 
 def sentences(study: Study) -> list[str]:
     """Whether the axes' effects are real, and what the best cell owes to luck."""
-    cells = _answered(study)
+    cells = answered_cells(study)
     if len(cells) < 2:
         return []
     spread = study_spread(cells)
-    found = [effect.describe() for effect in main_effects(cells, spread=spread)]
+    asked = _at_their_best(study, cells)
+    effects = main_effects(asked, spread=spread) if len(asked) > 1 else []
+    found = [effect.describe() for effect in effects]
     best = best_cell(cells, spread=spread)
-    settings = ", ".join(f"{name} {value}" for name, value in cells[best.cell].settings.items())
-    return [*found, best.describe(f"The best cell ({settings})")]
+    settings = _words(cells[best.cell].settings)
+    return [*found, best.describe(f"The best cell ({settings})"), *_curves(study, cells)]
 
 
-def _answered(study: Study) -> list[Cell]:
-    """The cells all of whose seeds are finished, with what they said of each photo."""
-    if study.design.file.objective.metric != "top1":
-        return []
-    split, results = study.design.metric.partition("/")[0], study.results()
-    cells = []
-    for cell in study.cells:
-        found = [results.get(slot.key) for slot in study.slots_of(cell)]
-        finished = [result for result in found if result and result.status == "finished"]
-        if len(finished) == len(found):
-            settings = {name: _plain(value) for name, value in cell.points[0].items()}
-            try:
-                answers = read_answers([result.folder for result in finished], split)
-            except FieldmarkError:
-                continue  # its run was moved or removed; the table still has its number
-            cells.append(Cell(settings, answers, sum(r.seconds for r in finished)))
-    return cells
+def _at_their_best(study: Study, cells: Sequence[AnsweredCell]) -> list[AnsweredCell]:
+    """For each of what is asked about, the cell whose nuisances suit it best, without these."""
+    nuisances = {axis.name for axis in study.design.file.with_role("nuisance")}
+    best: dict[str, AnsweredCell] = {}
+    for cell in cells:
+        asked = {name: value for name, value in cell.settings.items() if name not in nuisances}
+        known = best.get(key := _words(asked))
+        if known is None or cell.answers.top1 > known.answers.top1:
+            best[key] = AnsweredCell(asked, cell.answers, cell.cost)
+    return list(best.values())
+
+
+def _curves(study: Study, cells: Sequence[AnsweredCell]) -> list[str]:
+    """Where fractions of train were tried, what more photos would give, for each of the others."""
+    fractions = {axis.name for axis in study.design.file.axes if axis.key == (TRAIN_FRACTION,)}
+    alike: dict[str, list[tuple[float, Answers]]] = {}
+    for cell in cells:
+        for name in fractions & cell.settings.keys():
+            others = {key: value for key, value in cell.settings.items() if key != name}
+            amount = float(cell.settings[name] or 0)
+            alike.setdefault(_words(others), []).append((amount, cell.answers))
+    return [
+        f"{f'{others}: ' if others else ''}{fit_curve(*zip(*found, strict=True)).describe()}"
+        for others, found in alike.items()
+        if len(found) >= LEAST_AMOUNTS
+    ]
+
+
+def _words(settings: Mapping[str, Setting]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _heat_map(names: Sequence[str], rows: Sequence[dict[str, object]]) -> Table:
@@ -108,12 +130,8 @@ def _shaded(value: object, low: float, high: float) -> str:
         return "-"
     share = (value - low) / (high - low) if high > low else 1.0
     shade = SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)]
-    return f"[black on {shade}] {value:.1%} [/]"
+    return f"[#000000 on {shade}] {value:.1%} [/]"
 
 
 def _percent(value: object) -> str:
     return f"{value:.1%}" if isinstance(value, float) else "-"
-
-
-def _plain(value: object) -> Setting:
-    return value if isinstance(value, str | int | float | bool) else json.dumps(value)

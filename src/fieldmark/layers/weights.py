@@ -131,10 +131,11 @@ def load_weights(
             f"`weights` must be package, hub, none or file:PATH.safetensors, got {source!r}."
         )
     given = {"mean": mean, "std": std, "interpolation": interpolation}
-    given = {name: value for name, value in given.items() if value is not None}
+    own = weights.preprocess
+    given = {n: v for n, v in given.items() if v is not None and v != getattr(own, n)}
     if not given:
         return weights
-    preprocess = Preprocess.from_dict(weights.preprocess.to_dict() | given)
+    preprocess = Preprocess.from_dict(own.to_dict() | given)
     return weights._replace(
         preprocess=preprocess, origin=f"{weights.origin}; {', '.join(given)} as given"
     )

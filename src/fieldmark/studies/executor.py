@@ -23,6 +23,7 @@ from typing import Protocol, cast
 
 from fieldmark import machine
 from fieldmark.errors import SettingError, TrainingError
+from fieldmark.studies import control
 from fieldmark.studies.lease import LAPSE, Lease, Leases
 from fieldmark.studies.results import Result, Slot
 from fieldmark.studies.study import LEASES, Group, Study
@@ -65,6 +66,7 @@ class LocalExecutor:
 
     def run(self, study: Study) -> Iterator[Result]:
         """See `Executor`."""
+        control.begin(study.folder)
         if self.workers == 1:
             yield from work(study, load(self.run_trials), self.lapse)
         else:
@@ -105,15 +107,18 @@ def owner_name() -> str:
 def work(study: Study, run_trials: RunTrials, lapse: float = LAPSE) -> Iterator[Result]:
     """Run groups under leases until every slot has a result, or the budget is used up.
 
+    Between results it heeds `studies.control`.
+
     Yields:
         the results that this worker recorded.
     """
     leases = Leases(study.folder / LEASES, owner_name(), lapse=lapse)
+    orders = control.Orders(study.folder)
     while True:
         study.results()  # of others, for the budget
         waits = False
         for group in study.groups():
-            if study.is_out_of_time:
+            if study.is_out_of_time or orders.heed():
                 return
             if not study.missing(group):
                 continue
@@ -122,7 +127,10 @@ def work(study: Study, run_trials: RunTrials, lapse: float = LAPSE) -> Iterator[
                 waits = True
                 continue
             with lease:
-                yield from run_group(study, group, lease, run_trials)
+                for result in run_group(study, group, lease, run_trials):
+                    yield result
+                    if orders.heed():
+                        return
         if not waits:
             study.read_again()
             if study.plan().is_done:

@@ -11,15 +11,14 @@
     curves.png                     the training curves
 
 ``manifest.json`` is the last file that a new run gets, so a folder without it is no run.
-Metric keys are paths (``train/loss``, ``train/lr``, ``minitrain/top1``, ``val/top1``), fractions
-are stored as fractions. Nothing here loads torch.
+Metric keys are paths such as ``val/top1``, fractions are fractions. Nothing here loads torch.
 """
 
 import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,7 +102,7 @@ class Run:
         """Every recorded number in long form: step, epoch, stage, stage_index, key, value, time."""
         rows: list[tuple[Any, ...]] = []
         stages: dict[str, int] = {}
-        for record in self._steps:
+        for record in self.measured:
             index = stages.setdefault(record["stage"], len(stages))
             head = (record["step"], record["epoch"], record["stage"], index)
             rows += [(*head, *metric, record["time"]) for metric in record["metrics"].items()]
@@ -112,11 +111,11 @@ class Run:
     @cached_property
     def keys(self) -> list[str]:
         """The metrics recorded, sorted."""
-        return sorted({key for record in self._steps for key in record["metrics"]})
+        return sorted({key for record in self.measured for key in record["metrics"]})
 
     def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """One metric's steps (N,) int64 and values (N,) float64; empty where not recorded."""
-        found = [record for record in self._steps if key in record["metrics"]]
+        found = [record for record in self.measured if key in record["metrics"]]
         steps = np.array([record["step"] for record in found], dtype=np.int64)
         return steps, np.array([record["metrics"][key] for record in found], dtype=np.float64)
 
@@ -124,7 +123,7 @@ class Run:
     def stages(self) -> list[StageSpan]:
         """The training stages in their order, with the steps they were recorded at."""
         steps: dict[str, list[int]] = {}
-        for record in self._steps:
+        for record in self.measured:
             steps.setdefault(record["stage"], []).append(record["step"])
         return [StageSpan(name, min(found), max(found)) for name, found in steps.items()]
 
@@ -146,14 +145,15 @@ class Run:
                 f"`{self.folder}` holds no predictions of `{split}`, only of: "
                 f"{', '.join(found) or 'no split'}. Run `fieldmark eval` on it."
             )
-        return pl.read_parquet(path)
+        return pl.read_parquet(io.BytesIO(path.read_bytes()))  # its name may be no Unicode
 
     @cached_property
     def _records(self) -> list[dict[str, Any]]:
         return durable.read(self.folder / METRICS)
 
     @cached_property
-    def _steps(self) -> list[dict[str, Any]]:
+    def measured(self) -> list[dict[str, Any]]:
+        """What was recorded at each step, in order: step, epoch, stage, metrics, time."""
         steps: list[dict[str, Any]] = []
         for record in self._records:
             if record.get("event") == "resumed":
@@ -197,7 +197,10 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         durable.make_folder(folder)
         durable.replace(folder / RECIPE, recipe_text.encode())
         writer = cls(folder, started)
-        durable.replace(folder / MANIFEST, content)
+        with ExitStack() as stack:
+            stack.callback(writer.close)  # where the manifest can't be written
+            durable.replace(folder / MANIFEST, content)
+            stack.pop_all()
         return writer
 
     @classmethod

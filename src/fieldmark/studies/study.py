@@ -7,6 +7,7 @@
     leases/<group>/<token>.json          who works on what; see `studies.lease`
     cells/<hash>/seed-<n>.<token>        runs, each in a folder of its own
     cells/<hash>/seed-<n>.<token>.json   what came of each; see `studies.results`
+    control.jsonl                        who paused or stopped it; see `studies.control`
 
 States are derived from these and kept nowhere else: run again, and what has no result is run.
 """

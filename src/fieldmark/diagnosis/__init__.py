@@ -1,0 +1,1 @@
+"""What is wrong with a run or a study, as findings: numbers, cause, advice, and what refutes it."""

@@ -1,0 +1,109 @@
+"""Checks of what is known before, or as, the first real step is taken: R1 to R3."""
+
+from math import log, sqrt
+
+from fieldmark.diagnosis.curve import share_error
+from fieldmark.diagnosis.evidence import RunEvidence
+from fieldmark.diagnosis.finding import Check, Seen, check, clear, fires, unknown
+
+APART = 0.1  # of ln K; ours
+OVERFIT_LOSS = 0.05  # nats
+FIRST = ("minitrain/loss", "val/loss", "out_of_fold/loss", "train/loss")
+
+
+@check(
+    "loss_at_start",
+    "R1",
+    "problem",
+    "logits",
+    "classifier",
+    "l2 norm",
+    label="Loss before the first step",
+    title="The loss begins at {loss:.2f} nats, where {classes} classes guessed at random give "
+    "{expected:.2f}.",
+    cause="The head is not fresh, the number of classes is wrong, the logits are not scaled "
+    "(bilinear vectors not brought to length 1), or labels do not fit.",
+    advice="Stop before any comparison. Look at the number of classes, `head.l2_normalize` and "
+    "the labels of a few photos: `fieldmark inspect RECIPE`.",
+    refuted_by="A fresh head on 20 photos begins within 10 % of {expected:.2f} nats.",
+    otherwise="it begins at {loss:.2f} nats, and {classes} classes guessed at random give "
+    "{expected:.2f}",
+)
+def loss_at_start(run: RunEvidence) -> Seen:
+    """Karpathy, "verify loss @ init": ln K of uniform guesses, whatever the label smoothing."""
+    stage = run.stages[0] if run.stages else None
+    curve = next((c for key in FIRST if stage and len(c := stage.curve(key))), None)
+    if stage is None or curve is None or stage.classes < 2:
+        return unknown("not_recorded", key=FIRST[0])
+    untouched = 1 if curve.key == "train/loss" else stage.first_step
+    if curve.steps[0] > untouched:
+        return unknown("not_recorded", key=f"{curve.key} before the first step")
+    expected = log(stage.classes)
+    numbers = {"loss": curve.first, "expected": expected, "classes": stage.classes}
+    if abs(curve.first - expected) <= APART * expected:
+        return clear(**numbers)
+    return fires(curve.place(0, 0), **numbers)
+
+
+@check(
+    "cannot_overfit_few",
+    "R2",
+    "problem",
+    "top-1",
+    "frozen",
+    label="Learning a few photos by heart",
+    title="{images} photos were not learned by heart in {steps} steps: top-1 {top1:.0%}, loss "
+    "{loss}; {trainable:,} numbers could move.",
+    cause="Everything is frozen, the learning rate is off by orders, labels are shuffled, or "
+    "there is a mistake in the training.",
+    advice="Mend this before the first real run: look at which parameters train and at the rate, "
+    "then `fieldmark rehearse {recipe}` again.",
+    refuted_by="The same photos reach 100 % and a loss below 0.05 nats within 200 steps.",
+    otherwise="{images} photos reached top-1 {top1:.0%} and loss {loss} in {steps} steps",
+)
+def cannot_overfit_few(run: RunEvidence) -> Seen:
+    """Karpathy, "overfit one batch"; cs231n, 20 examples to zero cost."""
+    found = run.rehearsal.get("overfit")
+    if not found:
+        return unknown("not_rehearsed", recipe=run.recipe_name)
+    loss = found["loss"]  # None where it was no finite number
+    numbers = {
+        **{name: found[name] for name in ("images", "steps", "top1", "trainable")},
+        "loss": "no finite number" if loss is None else f"{loss:.3f} nats",
+        "recipe": run.recipe_name,
+    }
+    learned = found["top1"] >= 1 and loss is not None and loss < OVERFIT_LOSS
+    return clear(**numbers) if learned else fires(**numbers)
+
+
+@check(
+    "blank_photos_do_as_well",
+    "R3",
+    "problem",
+    "top-1",
+    label="Blank photos in place of real ones",
+    title="Blank photos score {blank_top1:.1%} top-1, real ones {real_top1:.1%} after the same "
+    "{steps} steps: no more than chance apart ({images} photos).",
+    cause="The network does not use the photos, the order gives labels away, or a transform is "
+    "broken.",
+    advice="Look at what the network is fed: `fieldmark inspect RECIPE`.",
+    refuted_by="Real photos lead by more than {needed_points:.1f} points after a longer training.",
+    otherwise="real photos score {real_top1:.1%}, blank ones {blank_top1:.1%} after {steps} steps",
+)
+def blank_photos_do_as_well(run: RunEvidence) -> Seen:
+    """Karpathy, "input-independent baseline"; within two standard errors."""
+    found = run.rehearsal.get("blank")
+    if not found:
+        return unknown("not_rehearsed", recipe=run.recipe_name)
+    photos, real, blank = found["images"], found["real_top1"], found["blank_top1"]
+    error = sqrt(share_error(real, photos) ** 2 + share_error(blank, photos) ** 2)
+    names = ("images", "steps", "real_top1", "blank_top1")
+    numbers = {name: found[name] for name in names} | {"needed_points": 200 * error}
+    return clear(**numbers) if real - blank > 2 * error else fires(**numbers)
+
+
+CHECKS: tuple[Check[RunEvidence], ...] = (
+    loss_at_start,
+    cannot_overfit_few,
+    blank_photos_do_as_well,
+)

@@ -1,0 +1,165 @@
+"""Checks of how long a training is, and what its time goes into: R16, R17 and R32."""
+
+import numpy as np
+
+from fieldmark.diagnosis.curve import fall_left, middle
+from fieldmark.diagnosis.evidence import RunEvidence, StageEvidence, any_stage, lacks, last_stage
+from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
+
+STILL_GAINING = 0.15  # of val loss's fall in the second half of progress; ours
+WORTH_IT = 0.02  # of the val loss it began with; ours
+LAST_QUARTER, FIRST_TENTH, FLAT = 0.75, 0.10, 0.5  # the playbook's 25 and 10 %; 50 % ours
+WAITING = 0.3  # of the time; ours
+FEWEST_SECONDS = 5.0
+
+
+@check(
+    "too_short",
+    "R16",
+    "warning",
+    "epoch",
+    "split",
+    "schedule",
+    label="Stopped too early",
+    title="In stage {stage} val was still getting better when it ended: {share:.0%} of what the "
+    "loss on `{split}` fell came in the second half ({middle:.2f} to {end:.2f} nats), and its "
+    "best is at step {best_step:,} of {last_step:,}.",
+    cause="The stage is too short for its learning rate.",
+    advice="Double the length to {longer} and let the schedule stretch with it; do not just go on "
+    "at a tiny lr.",
+    refuted_by="With twice the length val is better by less than chance.",
+    otherwise="{share:.0%} of what the loss on `{split}` fell came in the second half of the stage",
+)
+@last_stage
+def too_short(stage: StageEvidence) -> Seen:
+    """Best in the last quarter and still gaining, in progress by lr: no schedule hides it."""
+    loss = stage.val("loss")
+    if short := lacks(loss, 3):
+        return short
+    progress = stage.progress(loss.steps)
+    share, best = fall_left(loss, progress), int(loss.values.argmin())
+    halfway = middle(loss, progress)
+    length = stage.settings.length if stage.settings else None
+    numbers: dict[str, Number] = {
+        "stage": stage.name,
+        "split": stage.split,
+        "share": max(0.0, share or 0.0),
+        "middle": halfway,
+        "end": loss.last,
+        "best_step": int(loss.steps[best]),
+        "last_step": int(loss.steps[-1]),
+        "longer": f"{2 * length.amount:g} {length.unit}" if length else f"{2 * stage.steps} steps",
+    }
+    late = loss.steps[best] >= loss.steps[0] + LAST_QUARTER * (loss.steps[-1] - loss.steps[0])
+    gains = share is not None and share > STILL_GAINING
+    if late and gains and halfway - loss.last > WORTH_IT * loss.first:
+        return fires(loss.place(int((progress < 0.5).sum()) - 1), **numbers)
+    return clear(**numbers)
+
+
+@check(
+    "too_long",
+    "R17",
+    "warning",
+    "epoch",
+    "split",
+    label="Far more epochs than needed",
+    title="Stage {stage} took {epochs:.0f} epochs; top-1 on `{split}` was within chance of its end "
+    "after {needed:.0f} ({reached:.1%}, then {end:.1%}).",
+    cause="The stage is longer than val can make use of.",
+    advice="Cut the length to some {cut:.0f} epochs, the schedule with it, and spend the time on "
+    "other settings. Do not tune the length in a study.",
+    refuted_by="Cut to {cut:.0f} epochs val is worse by more than chance.",
+    otherwise="top-1 on `{split}` comes within chance of its end after {needed:.0f} of "
+    "{epochs:.0f} epochs",
+)
+@any_stage
+def too_long(stage: StageEvidence) -> Seen:
+    """As good as at its end within the first tenth of the stage (playbook)."""
+    return _settled(stage, FIRST_TENTH)
+
+
+@check(
+    "second_half_idle",
+    "R17",
+    "note",
+    "epoch",
+    "split",
+    label="A second half that changes nothing",
+    title="In stage {stage} top-1 on `{split}` was within chance of its end after {needed:.0f} of "
+    "{epochs:.0f} epochs ({reached:.1%}, then {end:.1%}).",
+    cause="The stage is longer than val can make use of.",
+    advice="A length of {cut:.0f} epochs, the schedule with it, should do.",
+    refuted_by="Cut to {cut:.0f} epochs val is worse by more than chance.",
+    otherwise="top-1 on `{split}` comes within chance of its end after {needed:.0f} of "
+    "{epochs:.0f} epochs",
+)
+@any_stage
+def second_half_idle(stage: StageEvidence) -> Seen:
+    """Flat for more than half of the stage; a shorter one is `too_long`'s to tell."""
+    if (found := _settled(stage, FIRST_TENTH)).outcome == "fires":
+        return clear(**found.numbers)
+    return _settled(stage, 1 - FLAT)
+
+
+def _settled(stage: StageEvidence, within: float) -> Seen:
+    """Whether val is as good as at its end within a first share of the stage, and stays so."""
+    curve = stage.val("top1")
+    after = curve[curve.steps > stage.first_step]
+    if short := lacks(after, 10):
+        return short
+    if stage.epochs is None or stage.steps_per_epoch is None:
+        return unknown("not_recorded", key="recipe")
+    smooth, end, loss = after.smooth.values, after.late_mean, stage.val("loss")
+    below = np.flatnonzero(smooth < end - stage.error(stage.split, end))
+    first = int(below[-1]) + 1 if len(below) else 0
+    needed = float(after.steps[first] - stage.first_step) / stage.steps_per_epoch
+    numbers: dict[str, Number] = {
+        "stage": stage.name,
+        "split": stage.split,
+        "epochs": stage.epochs,
+        "needed": needed,
+        "cut": max(1.0, 1.5 * needed),
+        "reached": float(smooth[first]),
+        "end": end,
+    }
+    left = (fall_left(loss, stage.progress(loss.steps)) if len(loss) else None) or 0.0
+    if needed <= within * stage.epochs and left < STILL_GAINING:
+        return fires(after.place(first), **numbers)
+    return clear(**numbers)
+
+
+@check(
+    "input_bound",
+    "R32",
+    "note",
+    "step",
+    "feature store",
+    label="Steps that wait for photos",
+    title="In stage {stage} the steps waited for photos {share:.0%} of the time, {waited:.0f} of "
+    "{total:.0f} s.",
+    cause="Reading and decoding photos takes longer than training on them.",
+    advice="Keep resized photos (`data.cache: 2`, gigabytes), store photos smaller, or use more "
+    "cores. Do not compare the speed of settings yet.",
+    refuted_by="With `data.cache` the steps take as long as now.",
+    otherwise="the steps waited for photos {share:.0%} of the time",
+)
+@any_stage
+def input_bound(stage: StageEvidence) -> Seen:
+    """The playbook's throughput test, from the run's own stopwatch."""
+    data, compute = stage.curve("train/data_seconds"), stage.curve("train/compute_seconds")
+    if short := lacks(data, 1):
+        return short
+    waited, total = float(data.values.sum()), float(data.values.sum() + compute.values.sum())
+    numbers: dict[str, Number] = {
+        "stage": stage.name,
+        "share": waited / max(total, 1e-9),
+        "waited": waited,
+        "total": total,
+    }
+    if stage.trains_backbone and total > FEWEST_SECONDS and waited > WAITING * total:
+        return fires(data.place(), **numbers)
+    return clear(**numbers)
+
+
+CHECKS: tuple[Check[RunEvidence], ...] = (too_short, too_long, second_half_idle, input_bound)

@@ -1,0 +1,186 @@
+"""What a check is, and what it finds: fires, does not, or cannot tell; never a guess.
+
+A check's texts are templates over the numbers it used, so that a page can say the same finding in
+another language from templates with the same placeholders, and nothing is said that was not seen.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Generic, Literal, TypeVar
+
+Outcome = Literal["fires", "does not", "cannot tell"]
+Severity = Literal["problem", "warning", "note"]
+Number = float | int | str
+Evidence = TypeVar("Evidence")
+
+SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
+
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "not_recorded": "the record has no `{key}`",
+        "too_few": "it takes {needed} records of `{key}`, there are {found}",
+        "too_few_photos": "it takes {needed} photos in `{split}`, there are {found}",
+        "one_stage": "it takes two stages, there is {found}",
+        "no_backbone_trained": "no stage trains the backbone",
+        "not_rehearsed": "it was not tried beforehand: `fieldmark rehearse {recipe}` does",
+        "no_such_axis": "no axis of the study varies {what}",
+        "too_few_cells": "it takes {needed} finished cells, there are {found}",
+        "one_step": "nothing was trained for long enough: {found} step(s)",
+        "not_finite": "`{key}` is not finite at step {step}, which is told elsewhere",
+    }
+)
+"""Why a check cannot tell; templates too, over the finding's numbers."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a run's curves something is seen.
+
+    Attributes:
+        stage: Name of the training stage; None: in more than one.
+        first_step: Where it begins, in steps of the whole training.
+        last_step: Where it ends, included.
+        key: The metric it is seen in, as `val/top1`.
+    """
+
+    stage: str | None
+    first_step: int
+    last_step: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one check, ready to print in English.
+
+    Attributes:
+        check: The check's stable name, as `overfitting`.
+        rule: Its number in docs/diagnosis.md, as `R9`.
+        outcome: Whether it fires.
+        severity: How bad it is where it fires: a `problem` makes the run's numbers worse or
+            wrong, a `warning` may, a `note` is good to know.
+        numbers: What the outcome rests on; all placeholders of its texts are among them.
+        place: Where it is seen, in a curve.
+        title: One sentence with the numbers where it fires, else the check's label.
+        cause: What is likely behind it; empty unless it fires, as are the two that follow.
+        advice: What to do next.
+        refuted_by: Which result would show that the finding is wrong.
+        why_not: Why it does not fire, or cannot tell.
+        reason: Key in `REASONS` where it cannot tell.
+        terms: Words of docs/vocabulary.md that its texts use.
+    """
+
+    check: str
+    rule: str
+    outcome: Outcome
+    severity: Severity
+    numbers: Mapping[str, Number]
+    place: Place | None
+    title: str
+    cause: str
+    advice: str
+    refuted_by: str
+    why_not: str = ""
+    reason: str = ""
+    terms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a check saw; make it with `fires`, `clear` or `unknown`."""
+
+    outcome: Outcome
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    place: Place | None = None
+    reason: str = ""
+
+
+def fires(place: Place | None = None, /, **numbers: Number) -> Seen:
+    """The trouble is there."""
+    return Seen("fires", numbers, place)
+
+
+def clear(**numbers: Number) -> Seen:
+    """The trouble is not there, as far as these numbers can tell."""
+    return Seen("does not", numbers)
+
+
+def unknown(reason: str, **numbers: Number) -> Seen:
+    """The record does not suffice; `reason` is a key of `REASONS`."""
+    return Seen("cannot tell", numbers, reason=reason)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a check says: `str.format` templates over its numbers.
+
+    Attributes:
+        label: What it looks for, in a few words; no placeholders.
+        title, cause, advice, refuted_by: As of `Finding`, where it fires.
+        otherwise: What was seen instead, where it does not.
+    """
+
+    label: str
+    title: str
+    cause: str
+    advice: str
+    refuted_by: str
+    otherwise: str
+
+
+@dataclass(frozen=True)
+class Check(Generic[Evidence]):
+    """Something that can be wrong, how it is seen, and what is said then.
+
+    Attributes:
+        name: Stable, in snake case.
+        rule: Number in docs/diagnosis.md.
+        severity: How bad it is where it fires.
+        texts: What it says.
+        look: From the evidence to what is seen.
+        terms: Words of docs/vocabulary.md.
+    """
+
+    name: str
+    rule: str
+    severity: Severity
+    texts: Texts
+    look: Callable[[Evidence], Seen]
+    terms: tuple[str, ...] = ()
+
+    def __call__(self, evidence: Evidence) -> Finding:
+        """Look, and say what was seen."""
+        seen = self.look(evidence)
+        there, texts = seen.outcome == "fires", self.texts
+
+        def say(template: str) -> str:
+            return template.format(**seen.numbers)
+
+        why_not = {"fires": "", "does not": texts.otherwise}.get(seen.outcome)
+        return Finding(
+            check=self.name,
+            rule=self.rule,
+            outcome=seen.outcome,
+            severity=self.severity,
+            numbers=dict(seen.numbers),
+            place=seen.place,
+            title=say(texts.title) if there else texts.label,
+            cause=say(texts.cause) if there else "",
+            advice=say(texts.advice) if there else "",
+            refuted_by=say(texts.refuted_by) if there else "",
+            why_not=say(REASONS[seen.reason] if why_not is None else why_not),
+            reason=seen.reason,
+            terms=self.terms,
+        )
+
+
+def check(
+    name: str, rule: str, severity: Severity, *terms: str, **texts: str
+) -> Callable[[Callable[[Evidence], Seen]], Check[Evidence]]:
+    """Make a check of the function below; `texts` are those of `Texts`."""
+
+    def made(look: Callable[[Evidence], Seen]) -> Check[Evidence]:
+        return Check(name, rule, severity, Texts(**texts), look, terms)
+
+    return made

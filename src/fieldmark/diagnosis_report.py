@@ -1,0 +1,144 @@
+"""What was diagnosed, as short sentences for the terminal, and as rows for programs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from fieldmark.diagnosis.advice import Experiment, next_experiments, next_experiments_of_study
+from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study, firing
+from fieldmark.diagnosis.finding import Finding, Severity
+from fieldmark.studies.run import MANIFEST, Run
+from fieldmark.studies.study import Study
+from fieldmark.terminal import Format, listing
+
+COLOURS: dict[Severity, str] = {"problem": "bold red", "warning": "yellow", "note": "cyan"}
+MOST_EXPERIMENTS = 3
+
+
+def diagnose(
+    console: Console, folder: Path, rehearsal: Path | None, how: Format, *, everything: bool
+) -> None:
+    """Print what is wrong with the run or the study in a folder."""
+    if (folder / MANIFEST).is_file() or not (folder / "journal.jsonl").is_file():
+        run = Run(folder)
+        findings = diagnose_run(run, rehearsal)
+        experiments = next_experiments(run, findings)
+    else:
+        study = Study.open(folder)
+        findings = diagnose_study(study)
+        experiments = next_experiments_of_study(study, findings)
+    if how != "table":
+        chosen = findings if everything else firing(findings)
+        listing(console, [row_of(finding) for finding in chosen], title="", how=how)
+        return
+    show(console, findings, experiments, everything=everything)
+
+
+def show(
+    console: Console,
+    findings: Sequence[Finding],
+    experiments: Sequence[Experiment],
+    *,
+    everything: bool,
+) -> None:
+    """Print what fires, what to try next, and how much was looked at besides."""
+    found = firing(findings)
+    for finding in found:
+        _print_finding(console, finding)
+    if experiments:
+        console.print("[bold]What to try next[/bold]", highlight=False)
+    for number, one in enumerate(experiments[:MOST_EXPERIMENTS], start=1):
+        cost = "" if one.seconds is None else f"   about {duration(one.seconds)}"
+        line = Text.assemble(f"  {number}. ", (one.command, "green"), cost)
+        console.print(line, highlight=False, soft_wrap=True)
+    _print_rest(console, findings, everything=everything)
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    head = Text.assemble(
+        (finding.severity.capitalize(), COLOURS[finding.severity]), f"  {finding.title}"
+    )
+    console.print(head, highlight=False)
+    parts = (("Cause", finding.cause), ("Try", finding.advice), ("Wrong if", finding.refuted_by))
+    for name, text in parts:
+        line = Text.assemble((f"{name}: ", "dim"), text)
+        console.print(Padding(line, (0, 0, 0, 4)), highlight=False)
+    words = ", ".join(finding.terms)
+    place = finding.place
+    if place:
+        stage = f"stage {place.stage}, " if place.stage else ""
+        words += f". Seen in {stage}{place.key}, steps {place.first_step:,} to {place.last_step:,}"
+    tail = f"{finding.check} ({finding.rule}). Words: {words}"
+    console.print(Padding(Text(tail, "dim"), (0, 0, 1, 4)), highlight=False)
+
+
+def _print_rest(console: Console, findings: Sequence[Finding], *, everything: bool) -> None:
+    silent = [finding for finding in findings if finding.outcome == "does not"]
+    open_ = [finding for finding in findings if finding.outcome == "cannot tell"]
+    count = len(findings) - len(silent) - len(open_)
+    more = "" if everything else "; --all says why"
+    told = f"{count} of {len(findings)} checks fire, {len(silent)} do not, {len(open_)} cannot tell"
+    console.print(f"{told}{more}.", highlight=False, soft_wrap=True)
+    if not everything:
+        return
+    for title, part in (("Do not fire", silent), ("Cannot tell", open_)):
+        console.print(f"\n[bold]{title}[/bold]", highlight=False)
+        for finding in part:
+            line = Text.assemble(f"  {finding.title}: ", (f"{finding.why_not}", "dim"))
+            console.print(line, highlight=False)
+
+
+def most_worth(findings: Sequence[Finding], folder: Path) -> str:
+    """One sentence or two for the end of a run or a study: the finding most worth knowing."""
+    found = firing(findings)
+    if not found:
+        count = sum(finding.outcome == "does not" for finding in findings)
+        return f"Diagnosis: none of the {count} checks that can tell fires."
+    first = found[0]
+    others = f"{len(found) - 1} more: " if len(found) > 1 else "More: "
+    return (
+        f"Diagnosis, {first.severity}: {first.title} {first.advice}\n"
+        f"{others}fieldmark diagnose {folder}"
+    )
+
+
+def run_diagnosis(run: Run) -> str:
+    """The finding most worth knowing about a run."""
+    return most_worth(diagnose_run(run), run.folder)
+
+
+def study_diagnosis(study: Study) -> str:
+    """The finding most worth knowing about a study."""
+    return most_worth(diagnose_study(study), study.folder)
+
+
+def row_of(finding: Finding) -> dict[str, object]:
+    """A finding as one flat row."""
+    place = finding.place
+    return {
+        "check": finding.check,
+        "rule": finding.rule,
+        "outcome": finding.outcome,
+        "severity": finding.severity,
+        "title": finding.title,
+        "cause": finding.cause,
+        "advice": finding.advice,
+        "refuted_by": finding.refuted_by,
+        "why_not": finding.why_not,
+        "stage": place.stage if place else None,
+        "first_step": place.first_step if place else None,
+        "last_step": place.last_step if place else None,
+        "key": place.key if place else None,
+        "numbers": json.dumps(dict(finding.numbers), ensure_ascii=False),
+    }
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
