@@ -198,10 +198,12 @@ def read_stage(
     return {
         "seeds": list(seeds),
         "lr": rates[:length].tolist(),
-        "loss": [smoothed(losses, len(rates))[:length].tolist() for losses in repeats],
+        "loss": [smoothed(losses)[:length].tolist() for losses in repeats],
         "raw": [list(losses) for losses in repeats],
         "band": list(found.band) if found.band else None,
         "reason": found.reason,
+        "begins": [reading.begin for reading in found.readings],
+        "lowest": [reading.lowest for reading in found.readings],
         "stage_lr": stage.lr,
         "batch_size": stage.samples_per_step,
         "weight_decay": stage.weight_decay,

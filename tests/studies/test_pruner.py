@@ -104,7 +104,7 @@ def test_halving_ends_what_is_not_in_the_best_half_at_a_rung():
             ["axes.0.key=stages.all.length", "axes.0.values=[5 epochs, 10 epochs]"],
             "differ in their",
         ),
-        (["pruner.best=10"], "`best` is no option of median, which takes startup"),
+        (["pruner.best=10"], "`best` is no option of median, which takes ahead, startup"),
     ],
 )
 def test_unfair_pruning_is_refused(design, changes, message):
@@ -176,6 +176,19 @@ def test_decisions_can_be_made_again_from_the_folders(asked, fake):
         assert max(own.values) < 0.91  # the start, and the stage before, do not count
 
 
+def test_who_is_faster_changes_nothing(design, tmp_path, fake):
+    sys.modules.pop(fake, None)
+    studies = [
+        Study.create(tmp_path / name, design(STUDY, "pruner.ahead=2", base=BASE))
+        for name in ("alone", "crowded")
+    ]
+    for study, workers in zip(studies, (1, 3), strict=True):
+        list(LocalExecutor(f"{fake}:watched", workers=workers, lapse=2).run(study))
+    assert pruned_in(studies[0]) == pruned_in(studies[1])
+    beside = [reason.split("beside ")[1] for reason in pruned_in(studies[0]).values()]
+    assert beside == ["3 earlier runs."]  # the sixth: 0.55 comes too early with two ahead
+
+
 KILLED = """
 import sys
 from pathlib import Path
@@ -185,8 +198,8 @@ list(LocalExecutor("fake_training:watched", lapse=0.1).run(Study.open(Path(sys.a
 """
 
 
-@pytest.mark.parametrize("when", [2, 5])
-def test_a_killed_study_ends_the_same_runs(asked, fake, tmp_path, monkeypatch, when):
+def test_a_killed_study_ends_the_same_runs(asked, fake, tmp_path, monkeypatch):
+    when = 3  # the first that will be ended
     whole, killed = asked("whole"), asked("killed")
     list(LocalExecutor(f"{fake}:watched").run(whole))
     (tmp_path / "trace").write_text(str(when))

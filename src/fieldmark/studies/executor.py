@@ -122,7 +122,7 @@ def work(study: Study, run_trials: RunTrials, lapse: float = LAPSE) -> Iterator[
                 return
             if not study.missing(group):
                 continue
-            lease = leases.take(group.key)
+            lease = leases.take(group.key) if study.may_begin(group) else None
             if lease is None:
                 waits = True
                 continue

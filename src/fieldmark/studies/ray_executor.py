@@ -75,23 +75,27 @@ class RayExecutor:
                 ray.shutdown()
 
     def _run(self, ray: Any, study: Study) -> Iterator[Result]:
-        """Group after group until nothing is left, or the budget is used up."""
+        """Every group that may begin, until nothing is left or the budget is used up."""
         told = set(study.results())
         leases = Leases(study.folder / LEASES, owner_name(), lapse=self.lapse)
         task = ray.remote(_task).options(
             num_cpus=_cores_of_a_node(ray), max_retries=2 * (MOST_LOST + 1), retry_exceptions=False
         )
         folder = study.folder.absolute()
-        while not study.is_out_of_time:
-            waiting = [
-                task.remote(folder, group.key, self.run_trials, self.lapse)
-                for group in study.groups()
-                if study.missing(group)
-            ]
-            while waiting:
-                ended, waiting = ray.wait(waiting, timeout=LOOK_EVERY)
+        under_way: dict[Any, str] = {}  # task -> its group
+        while under_way or not study.is_out_of_time:
+            for group in study.groups():
+                is_new = group.key not in under_way.values() and study.missing(group)
+                if is_new and study.may_begin(group) and not study.is_out_of_time:
+                    begun = task.remote(folder, group.key, self.run_trials, self.lapse)
+                    under_way[begun] = group.key
+            if under_way:
+                ended, _ = ray.wait(list(under_way), timeout=LOOK_EVERY)
                 yield from _untold(study, told)
                 _check(ray, ended, study)
+                for each in ended:
+                    del under_way[each]
+                continue
             study.read_again()
             plan = study.plan()
             if plan.is_done:
@@ -105,21 +109,22 @@ class RayExecutor:
 
 
 def _connect(ray: Any, address: str | None, runtime_env: dict[str, Any]) -> None:
-    address = address or os.environ.get("RAY_ADDRESS")
-    alone = {} if address else {"include_dashboard": False}
+    # Without an address Ray would look for a cluster that once ran here.
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    alone = {"include_dashboard": False} if address == "local" else {}
     try:
         _reach(address)
         ray.init(address=address, runtime_env=runtime_env, logging_level="WARNING", **alone)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise SettingError(
-            f"There is no Ray cluster at {address or 'this machine'}: {error}. "
+            f"There is no Ray cluster at {address}: {error}. "
             "Start one with `ray start --head`, or leave --address out."
         ) from error
 
 
-def _reach(address: str | None) -> None:
+def _reach(address: str) -> None:
     """Knock at a `host:port`: Ray itself would go on trying for minutes."""
-    host, colon, port = (address or "").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
         socket.create_connection((host, int(port)), SECONDS_TO_REACH).close()
 

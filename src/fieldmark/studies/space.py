@@ -174,6 +174,8 @@ class Pruner(Section):
     """Per cent of the earlier runs among which `percentile` goes on."""
     reduction: Annotated[int, Field(ge=2)] = 3
     """One in so many goes on at each rung of `successive_halving` and `hyperband`."""
+    ahead: Annotated[int, Field(ge=0)] = 0
+    """Runs just before it that a run does not wait for, nor is compared with; workers less one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -183,7 +185,7 @@ class Pruner(Section):
     @model_validator(mode="after")
     def _options_belong(self) -> Self:
         takes = {"median": {"startup"}, "percentile": {"startup", "best"}}
-        allowed = takes.get(self.name, {"reduction"}) | {"name"}
+        allowed = takes.get(self.name, {"reduction"}) | {"name", "ahead"}
         if wrong := sorted(self.model_fields_set - allowed):
             raise ValueError(
                 f"`{wrong[0]}` is no option of {self.name}, which takes "

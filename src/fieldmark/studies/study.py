@@ -222,8 +222,25 @@ class Study:
         if pruner is None:
             return trial
         lower = self.design.file.objective.lower_is_better
-        earlier = curves_of((result.folder for result in self.results().values()), metric)
+        found = [result for each in self._before(slot) if (result := self.records.of(each))]
+        earlier = curves_of([result.folder for result in found], metric)
         return replace(trial, watch=Judge(pruner, metric, lower, earlier))
+
+    def may_begin(self, group: Group) -> bool:
+        """Whether a group has all the results it is compared with.
+
+        So a pruner's decisions depend on the study alone, not on who was faster, or killed.
+        """
+        return all(self.records.of(slot) for slot in self._before(group.slots[0]))
+
+    def _before(self, slot: Slot) -> list[Slot]:
+        """The slots a pruner compares one with; none where the study has no pruner."""
+        pruner = self.design.file.pruner
+        if pruner is None:
+            return []
+        slots = self.slots()
+        place = next(n for n, each in enumerate(slots) if each.key == slot.key)
+        return slots[: max(0, place - pruner.ahead)]
 
     def states(self) -> dict[tuple[str, int], State]:
         """How each slot is; one whose worker was killed is `running` until it is taken over."""
