@@ -1,8 +1,11 @@
 """What the commands `compare` and `study` do."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.shipped import find_design
@@ -11,6 +14,7 @@ from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
 from fieldmark.studies.executor import LocalExecutor
+from fieldmark.studies.results import Result
 from fieldmark.studies.run import MANIFEST
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import OUT_OF_FOLD
@@ -97,13 +101,28 @@ def run(
     left = sum(len(group.slots) for group in study.plan().groups)
     console.print(f"{study.folder}: {left} runs to go", highlight=False)
     executor = LocalExecutor("fieldmark.trials:run_trials", workers=workers)
-    for number, result in enumerate(executor.run(study), start=1):
-        value = result.metrics.get(study.design.metric)
-        told = f"{value:.1%}" if value is not None else f"failed: {result.reason}"
-        line = f"  {number:>4} cell {result.cell} seed {result.seed}: {told}"
-        console.print(line, highlight=False, soft_wrap=True)
+    with _told(console, left) as tell_result:
+        for result in executor.run(study):
+            tell_result(result, result.metrics.get(study.design.metric))
     study.read_again()
     show(console, study, "table")
+
+
+@contextlib.contextmanager
+def _told(console: Console, left: int) -> Iterator[Callable[[Result, float | None], None]]:
+    """Tell of each run: by a bar for people, in a line for programs; a failure always in a line."""
+    lines = not console.is_terminal
+    with Progress(console=console, disable=lines or not left) as progress:
+        bar = progress.add_task("runs", total=left)
+
+        def tell_result(result: Result, value: float | None) -> None:
+            progress.advance(bar)
+            what = f"cell {result.cell} seed {result.seed}"
+            told = f"{value:.1%}" if value is not None else f"failed: {result.reason}"
+            if lines or value is None:
+                progress.console.print(f"  {what}: {told}", highlight=False, soft_wrap=True)
+
+        yield tell_result
 
 
 def check_photos(study: Study) -> None:
