@@ -79,6 +79,7 @@ L5 = (
         "study_report",
         "study_plan",
         "questions",
+        "demo",
         "cli_study",
         "cli_cache",
     ),
