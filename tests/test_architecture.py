@@ -102,7 +102,15 @@ REPORT = tuple(
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "diagnosis_report", "study_axes", "study_report", "study_plan"),
-    *("questions", "cli_study", "cli_cache", "cli_diagnose", "rehearsal_report", "cli_rehearse"),
+    *(
+        "questions",
+        "demo",
+        "cli_study",
+        "cli_cache",
+        "cli_diagnose",
+        "rehearsal_report",
+        "cli_rehearse",
+    ),
     "cli_report",
     *("server.access", "server.feed", "server.sections", "server.look", "server.comparison"),
     *("server.contents", "server.pages", "server.desk", "server.app", "server.serve"),

@@ -51,13 +51,15 @@ def _options(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where drawings and runs go.")] = Path("demo"),
 ) -> None:
-    """Draw the toy field guide, train on it in two stages and show the curves."""
+    """Draw the toy field guide, train on it in two stages, and ask it two tuning questions."""
     from fieldmark.data.toy import write_toy
+    from fieldmark.demo import ask
 
     photos = folder / "photos"
     console.print(f"Drawing the toy field guide into {photos} …", highlight=False)
     write_toy(photos)
     _train("toy", [f"data.folder={photos}"], next_folder(folder, "run"))
+    ask(console, folder, photos)
 
 
 @app.command(

@@ -130,6 +130,7 @@ class Pass:
                 each = (probe.clock() - started) / len(shown)
                 cost.disk += size_of(Path(folder)) * len(new) // len(shown)
             cost.add("checking files", each, len(new))
+            cost.add("building", self.building)  # photos are looked at before the study begins
             return
         started = probe.clock()
         check_files(self.task, self.store.folder / "checked")

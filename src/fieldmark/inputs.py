@@ -270,6 +270,14 @@ def _share_work(store: FeatureStore, key: str, ids: Sequence[str], compute: Comp
     world().wait()
 
 
+def are_kept(task: Task, store: FeatureStore) -> bool:
+    """Whether the store has maps of as many photos as train and val are, so that none need be seen.
+
+    Their files are not read for it, so that in a folder whose photos were exchanged it may err.
+    """
+    return store.count(features_key(task)) >= len(task.split.train) + len(task.split.val)
+
+
 class FrozenInputs:
     """What the frozen first part of the model gives for each photo, computed once.
 

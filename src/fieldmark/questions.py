@@ -1,9 +1,12 @@
 """What the commands `compare` and `study` do."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.progress import Progress
 
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.shipped import find_design
@@ -14,6 +17,7 @@ from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
 from fieldmark.studies.executor import Executor, LocalExecutor
 from fieldmark.studies.ray_executor import RayExecutor
+from fieldmark.studies.results import Result
 from fieldmark.studies.run import MANIFEST
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import OUT_OF_FOLD
@@ -118,18 +122,33 @@ def run(
         console.print(f"{_take_back(study)} failed runs are run again", highlight=False)
     left = sum(len(group.slots) for group in study.plan().groups)
     console.print(f"{study.folder}: {left} runs to go", highlight=False)
-    for number, result in enumerate(executor.run(study), start=1):
-        value = result.metrics.get(study.design.metric)
-        told = f"{result.status}: {result.reason}"
-        if result.status == "finished" and value is not None:
-            told = f"{value:.1%}"
-        line = f"  {number:>4} cell {result.cell} seed {result.seed}: {told}"
-        console.print(line, highlight=False, soft_wrap=True)
+    with _told(console, study, left) as tell_result:
+        for result in executor.run(study):
+            tell_result(result)
     study.read_again()
     show(console, study, "table")
     order = control.newest(study.folder)
     if order and order.wish == "stop":
         console.print(f"It was {order.describe()}; run it again to go on.", highlight=False)
+
+
+@contextlib.contextmanager
+def _told(console: Console, study: Study, left: int) -> Iterator[Callable[[Result], None]]:
+    """Tell of each run: by a bar for people, in a line for programs; a failure always in a line."""
+    lines = not console.is_terminal
+    with Progress(console=console, disable=lines or not left) as progress:
+        bar = progress.add_task("runs", total=left)
+
+        def tell_result(result: Result) -> None:
+            progress.advance(bar)
+            what = f"cell {result.cell} seed {result.seed}"
+            value = result.metrics.get(study.design.metric)
+            counts = result.status == "finished" and value is not None
+            told = f"{value:.1%}" if counts else f"{result.status}: {result.reason}"
+            if lines or not counts:
+                progress.console.print(f"  {what}: {told}", highlight=False, soft_wrap=True)
+
+        yield tell_result
 
 
 def check_photos(study: Study) -> None:

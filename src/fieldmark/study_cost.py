@@ -115,7 +115,7 @@ def _add_alone(cost: Cost, shared: Pass, trials: Sequence[Trial]) -> None:
         last = number == len(recipe.stages) - 1
         for trial in trials:
             _add_stage(cost, shared, trial.recipe.stages[number], found, counts, folds, last=last)
-        foreseen = forecast(task, stage)
+        foreseen = forecast(task, stage, kept=shared.missing == 0)
         if foreseen:
             cost.memory = max(cost.memory, own_memory() + foreseen.total)
     weights = sum(4 * tensor.numel() for tensor in task.model.state_dict().values())

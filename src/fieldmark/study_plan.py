@@ -12,7 +12,7 @@ from fieldmark.shipped import find_design
 from fieldmark.studies.design import Design
 from fieldmark.studies.power import Power, powers
 from fieldmark.studies.study import Plan, Study
-from fieldmark.terminal import Format, listing
+from fieldmark.terminal import Format, listing, tell
 
 if TYPE_CHECKING:
     from fieldmark.cost import Cost
@@ -99,10 +99,10 @@ def _tell_powers(console: Console, study: Study, found: list[Power], photos: int
     counted = f"{photos:,} judged photos, {seeds} {'seed' if seeds == 1 else 'seeds'} each"
     console.print(f"\nWhat it can answer, with {counted}, in four of five cases:", highlight=False)
     for power in found:
-        console.print(f"  {power.describe()}", highlight=False, soft_wrap=True)
+        tell(console, f"  {power.describe()}")
     if seeds == 1:
         told = "  With one seed the answers are about that seed; seeds=3 makes them about recipes."
-        console.print(told, highlight=False, soft_wrap=True)
+        tell(console, told)
 
 
 def _row(asked: Plan) -> dict[str, object]:

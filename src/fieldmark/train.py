@@ -15,7 +15,7 @@ from fieldmark import durable, machine
 from fieldmark.build import SplitName, Task, build, check_files
 from fieldmark.errors import SettingError, TrainingError
 from fieldmark.forecast import forecast
-from fieldmark.inputs import StageInputs, make_inputs, stage_loss
+from fieldmark.inputs import StageInputs, are_kept, make_inputs, stage_loss
 from fieldmark.layers.weights import tensors_hash
 from fieldmark.ledger import Ledger, Position, Reporter, Silent, keep_predictions
 from fieldmark.looked import keep_looks
@@ -152,7 +152,7 @@ class Training:
         """Say how much memory each stage will take, and what to change where there is less."""
         available = machine.available_memory()
         for stage in stages:
-            if found := forecast(self.task, stage):
+            if found := forecast(self.task, stage, kept=are_kept(self.task, self.store)):
                 self.ledger.say(found.line(stage, available))
 
     # -- a stage ------------------------------------------------------------------------------

@@ -8,11 +8,21 @@ the other is. Its variance is foreseen by the model of `studies.spread`,
 with n judged photos and S seeds. What a study is not run for is not known, so the three are those
 of other studies: cub50 and the toy set, frozen and trained (docs/LOG.md). `photo` is not divided by
 m: the photos a setting wins at one setting of the other axes it tends to win at the others.
+
+With K folds `studies.spread` also looks for what their models differ by. Where they differ by
+nothing it still finds something by chance, on average as much as
+
+    max(F - 1, 0), F = chi2(K - 1) / (K - 1):   P(chi2(K + 1) > K - 1) - P(chi2(K - 1) > K - 1)
+
+times the variance of photos: 0.27 at five folds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, comb, prod
+from functools import partial
+from math import ceil, comb, log, prod
+
+from scipy.special import chdtrc
 
 from fieldmark.studies.design import Design
 from fieldmark.studies.spread import Estimate, Part
@@ -20,12 +30,12 @@ from fieldmark.studies.verdict import CARE
 
 # Variances a photo, each answer being 0 or 1.
 PHOTO_OF_HEADS = 0.004  # two heads on the same features: what seeds do not do anew
-PHOTO_OF_FEATURES = 0.08  # other photo sizes, poolings or backbones: 8 % of photos change sides
+PHOTO_OF_FEATURES = 0.06  # other photo sizes, poolings or backbones: 6 % of photos change sides
 NOISE = 0.035  # between seeds of one recipe, where the backbone stays as it is
 NOISE_TRAINED = 0.09  # where it trains
 SEED_TRAINED = 1e-4  # of top-1 itself: one point between seeds, however many photos
 SAME_FEATURES = ("stages.", "head.", "pooling.sketch_dim", "pooling.method")
-MOST_SEEDS, MOST_TIMES = 50, 100
+MOST_SEEDS, MOST_TIMES, GROWTH = 50, 100, 1.05  # the last a step in looking for photos
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,8 @@ class Power:
             return f"{told}."
         ways = [f"{self.seeds} seeds"] if self.seeds else []
         ways += [f"{self.photos:,} judged photos"] if self.photos else []
-        would = f"; for {100 * self.care:g} it takes about {' or '.join(ways)}" if ways else ""
-        return f"{told}, a smaller one can't be told from chance{would}."
+        would = f"; {100 * self.care:g} would take about {' or '.join(ways)}" if ways else ""
+        return f"{told}, no smaller one{would}."
 
 
 def powers(design: Design, photos: int, *, care: float = CARE) -> list[Power]:
@@ -74,21 +84,29 @@ def powers(design: Design, photos: int, *, care: float = CARE) -> list[Power]:
     for axis, count in zip(axes, levels, strict=True):
         keys = [key for change in axis.changes() for key in change]
         photo = PHOTO_OF_HEADS if all(map(_leaves_features, keys)) else PHOTO_OF_FEATURES
-        estimate = foreseen(
+        make = partial(
+            foreseen,
             photo=PHOTO_OF_FEATURES if trained else photo,
             noise=NOISE_TRAINED if trained else NOISE,
             seed=SEED_TRAINED if trained else 0.0,
-            photos=photos,
-            seeds=design.file.seeds,
             pairs=prod(levels) // count,
             cells=prod(levels),
+            folds=design.folds or 1,
         )
-        found.append(_power(axis.name, estimate, design.file.seeds, photos, comparisons, care))
+        found.append(_power(axis.name, make, design.file.seeds, photos, comparisons, care))
     return found
 
 
 def foreseen(
-    *, photo: float, noise: float, seed: float, photos: int, seeds: int, pairs: int, cells: int
+    *,
+    photo: float,
+    noise: float,
+    seed: float,
+    photos: float,
+    seeds: int,
+    pairs: int,
+    cells: int,
+    folds: int = 1,
 ) -> Estimate:
     """A main effect as it may be estimated, with the chance foreseen for it.
 
@@ -100,18 +118,30 @@ def foreseen(
         seeds: Of each cell.
         pairs: Of cells, averaged over.
         cells: Whose seeds are pooled.
+        folds: How many models judge, each its part of the photos.
     """
     of_noise = 2 * noise / photos / pairs / seeds
     of_photos = photo / photos
     if seeds == 1:  # what seeds do is then part of what photos seem to do
-        return Estimate(0.0, "one seed", (Part("photos", of_photos + of_noise, photos - 1),))
+        seen = Part("photos", of_photos + of_noise, photos - folds)
+        return Estimate(0.0, "one seed", (seen, *_of_folds(seen.variance, folds)))
     of_seeds = 2 * seed / pairs / seeds + of_noise
     df = cells * (seeds - 1)
     parts = (
-        Part("photos", of_photos, photos - 1),
+        Part("photos", of_photos, photos - folds),
         Part("seeds", of_seeds, df, of_noise, pooled=True),
+        *_of_folds(of_photos, folds),
     )
     return Estimate(0.0, "recipes", parts)
+
+
+def _of_folds(of_photos: float, folds: int) -> tuple[Part, ...]:
+    """What folds seem to add where their models are alike; see `studies.spread` for the factor."""
+    if folds == 1:
+        return ()
+    df = folds - 1
+    by_chance = float(chdtrc(df + 2, df) - chdtrc(df, df))
+    return (Part("folds", by_chance * of_photos * folds * (1 / folds + 1 / df), df),)
 
 
 def _leaves_features(key: str) -> bool:
@@ -119,27 +149,24 @@ def _leaves_features(key: str) -> bool:
 
 
 def _power(
-    axis: str, estimate: Estimate, seeds: int, photos: int, comparisons: int, care: float
+    axis: str,
+    make: Callable[..., Estimate],
+    seeds: int,
+    photos: int,
+    comparisons: int,
+    care: float,
 ) -> Power:
-    least = estimate.least_seen(comparisons)
+    def shows(photos: float, seeds: int) -> bool:
+        return make(photos=photos, seeds=seeds).least_seen(comparisons) <= care
+
+    least = make(photos=photos, seeds=seeds).least_seen(comparisons)
     if least <= care:
         return Power(axis, least, care=care)
-    more_seeds = [n for n in range(seeds + 1, MOST_SEEDS + 1) if seeds > 1]
-    times = [1.1**n for n in range(1, 50) if 1.1**n <= MOST_TIMES]
-    enough_seeds = _first(
-        more_seeds, [estimate.with_more(seeds=n / seeds) for n in more_seeds], comparisons, care
-    )
-    enough = _first(times, [estimate.with_more(photos=t) for t in times], comparisons, care)
-    needed = _rounded(photos * enough) if enough else None
-    return Power(axis, least, int(enough_seeds) if enough_seeds else None, needed, care)
-
-
-def _first(
-    sizes: Sequence[float], estimates: Sequence[Estimate], comparisons: int, care: float
-) -> float | None:
-    """The first size that is enough."""
-    pairs = zip(sizes, estimates, strict=True)
-    return next((size for size, each in pairs if each.least_seen(comparisons) <= care), None)
+    more = range(seeds + 1, MOST_SEEDS + 1) if seeds > 1 else ()
+    enough_seeds = next((n for n in more if shows(photos, n)), None)
+    larger = (photos * GROWTH**n for n in range(1, 1 + round(log(MOST_TIMES, GROWTH))))
+    enough = next((n for n in larger if shows(n, seeds)), None)
+    return Power(axis, least, enough_seeds, _rounded(enough) if enough else None, care)
 
 
 def _rounded(photos: float) -> int:

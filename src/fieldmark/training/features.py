@@ -58,6 +58,10 @@ class FeatureStore:
         if missing:
             yield from self._fill(key, ids, wanted, compute(missing))
 
+    def count(self, key: str) -> int:
+        """How many maps there are under `key`."""
+        return sum(len(read_shard(path)[0]) for path in shards_in(self.folder / key))
+
     def missing(self, key: str, ids: Sequence[str]) -> Positions:
         """Where in `ids` photos stand, each once, that have no map under `key` yet."""
         known = {name for path in shards_in(self.folder / key) for name in read_shard(path)[0]}
