@@ -274,3 +274,10 @@ def test_what_a_named_file_says_is_part_of_the_hash(override: str, tmp_path: Pat
     groups = {one.group_key()}
     path.write_text("other")
     assert len(groups | {one.group_key()}) == 2
+
+
+def test_a_recipe_is_cut_after_a_stage_it_has():
+    recipe = read(TWO_STAGES)
+    assert [stage.name for stage in recipe.until("head").stages] == ["head"]
+    with pytest.raises(RecipeError, match=r"no stage 'tail' here; stages: head, all\."):
+        recipe.until("tail")
