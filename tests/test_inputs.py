@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from fieldmark import train as training
 from fieldmark.build import Task, build, content_ids, features_key
 from fieldmark.checked_yaml import check_text
 from fieldmark.data import decoding
@@ -198,3 +200,27 @@ def test_features_that_are_no_numbers_are_refused_with_their_photos(folder: Path
     said = rf"features of {photos[1].key}, .* are infinite or nan\. Look at these photos"
     with pytest.raises(TrainingError, match=said):
         frozen_rows(one, FeatureStore(tmp_path), photos, [Roots()], lambda done, total: None)
+
+
+def test_a_photo_evaluated_by_two_processes_is_a_defect_that_is_told(folder: Path):
+    class Both(World):
+        def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor + tensor
+
+    one = task(folder)
+    with pytest.raises(TrainingError, match="did not see each photo exactly once"):
+        PhotoInputs(one, None, Both()).logits("val")
+
+
+def test_processes_that_drift_apart_are_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    class Two(World):
+        def all_said(self, said: str) -> list[str]:
+            return [said, self.other or said]
+
+    Two.other = None
+    monkeypatch.setattr(training, "world", lambda: Two(0, 2))
+    one = SimpleNamespace(model=task(folder).model)
+    training.Training.check_agreement(one)
+    Two.other = "f" * 64
+    with pytest.raises(TrainingError, match=r"no longer hold the same weights\. Run them on"):
+        training.Training.check_agreement(one)

@@ -234,7 +234,7 @@ class Recipe(Section):
         content = self.model_dump(
             mode="json", include={"data", "augment", "backbone", "precision", "threads"}
         )
-        content["files"] = self.file_hashes()
+        content |= self.data.contents()
         del content["data"]["train_fraction"]  # each photo's features are computed once
         if self.backbone.weights == "none":  # they are drawn from the seed
             content["seed"] = self.seed
@@ -248,7 +248,7 @@ class Recipe(Section):
     def hash(self) -> str:
         """Content hash, 64 hex digits: equal for recipes (and lists) that ask for one training."""
         content = self.model_dump(mode="json", exclude={"name", "about", "expected"})
-        content["files"] = self.file_hashes()
+        content |= self.data.contents()
         del content["data"]["cache"]  # the same pixels, sooner
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

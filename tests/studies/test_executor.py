@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from fieldmark.errors import SettingError, TrainingError
-from fieldmark.studies.executor import LocalExecutor
+from fieldmark.studies.executor import MOST_LOST, LocalExecutor, _Crew
 from fieldmark.studies.lease import Lease, Leases
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import Outcome
@@ -174,7 +174,7 @@ def workers_of(pid):
 PARENT = """
 import sys
 from pathlib import Path
-from fieldmark.studies.executor import LocalExecutor
+from fieldmark.studies.executor import MOST_LOST, LocalExecutor, _Crew
 from fieldmark.studies.study import Study
 if __name__ == "__main__":
     executor = LocalExecutor("fake_training:run_trials", workers=int(sys.argv[2]), lapse=0.6)
@@ -267,3 +267,12 @@ def test_a_worker_stopped_at_the_very_point_of_recording_is_fenced_off(fake, des
     assert late.record(slot, blind, outcome) is None
     assert records(study) == before
     assert all(results_of(statuses) == ["finished"] for statuses in before.values())
+
+
+def test_workers_that_die_before_they_do_anything_are_not_replaced_for_ever():
+    crew = _Crew(None, LocalExecutor("fieldmark.trials:run_trials", workers=2))
+    bearable = 2 * (MOST_LOST + 1) * 2
+    crew._check(bearable)
+    said = rf"{bearable + 1} worker processes in a row were killed before any had a result\. Look"
+    with pytest.raises(TrainingError, match=said):
+        crew._check(bearable + 1)
