@@ -137,6 +137,12 @@ def _cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
+def cache_home() -> Path:
+    """Where what can be made again is kept: $FIELDMARK_CACHE, or the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FIELDMARK_CACHE") or Path(base) / "fieldmark")
+
+
 def describe() -> dict[str, str | int | bool]:
     """The hardware and the versions a run's numbers depend on, for its manifest."""
     packages = ("fieldmark", "torch", "torchvision", "timm")

@@ -1,6 +1,5 @@
 """Feature maps computed once per photo and kept on disk, shared by every run that needs them."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fieldmark import cache_room
+from fieldmark.machine import cache_home
 from fieldmark.shards import read_shard, shards_in, write_shard
 
 SHARD_BYTES = 64 << 20  # little enough to lose to a power cut, enough to write at full speed
@@ -18,8 +18,7 @@ Compute = Callable[[Positions], Iterator[tuple[Positions, Tensor]]]
 
 def cache_folder() -> Path:
     """Where features are kept: $FIELDMARK_CACHE, or the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("FIELDMARK_CACHE") or Path(base) / "fieldmark") / "features"
+    return cache_home() / "features"
 
 
 class FeatureStore:
