@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Rooms from the ground up. In a tuple each file may import those before it in the same tuple.
 L0 = ("errors", "disk_room", "durable", "machine")
-RECIPE = ("checked_yaml", "duration", "schedule", "source", "augmentation", "recipe")
+RECIPE = (*("checked_yaml", "duration", "schedule", "source", "augmentation", "network", "recipe"),)
 METRICS = ("metrics",)
 SHARDS = ("shards",)
 LAYERS = tuple(
@@ -39,14 +39,16 @@ DATA = tuple(
 TRAINING = tuple(
     f"training.{name}"
     for name in (
-        *("optim", "loss", "nonfinite", "memory", "stage", "features"),
+        *("world", "optim", "loss", "nonfinite", "memory", "stage", "features"),
         *("heads", "many_heads", "exact", "checkpoint", "average", "observe"),
+        "lr_range",
     )
 )
 STUDIES = tuple(
     f"studies.{name}"
     for name in (
-        *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
+        *("run", "onlooker", "trial", "answers", "spread", "verdict", "compare", "effects"),
+        *("selection", "learning_curve"),
         *("space", "sampler", "design", "lease", "results", "study", "control", "executor"),
         *("table", "answered", "judged", "progress", "catalog"),
     )
@@ -65,21 +67,15 @@ L3 = (
     "contact_sheet",
     "head_trials",
     "trials",
+    "throwaway",
+    "rehearse",
 )
 DIAGNOSIS = tuple(
     f"diagnosis.{name}"
     for name in (
-        *("finding", "curve", "evidence", "before_training", "divergence", "stability"),
-        *(
-            "schedule",
-            "stages",
-            "data",
-            "study_evidence",
-            "search",
-            "comparisons",
-            "diagnose",
-            "advice",
-        ),
+        *("finding", "curve", "evidence", "before_training", "divergence", "stability", "fit"),
+        *("confidence", "budget", "schedule", "stages", "data", "study_evidence", "search"),
+        *("comparisons", "diagnose", "advice"),
     )
 )
 CHARTS = tuple(
@@ -99,7 +95,7 @@ REPORT = tuple(
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "diagnosis_report", "study_report", "questions", "cli_study"),
-    *("cli_diagnose", "cli_report"),
+    *("cli_diagnose", "rehearsal_report", "cli_rehearse", "cli_report"),
     *("server.access", "server.feed", "server.sections", "server.look", "server.comparison"),
     *("server.contents", "server.pages", "server.desk", "server.app", "server.serve"),
     *("watch", "cli_serve", "cli", "__main__", "__init__"),

@@ -11,18 +11,8 @@ import fieldmark
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "demo",
-    "train",
-    "refit",
-    "eval",
-    "predict",
-    "report",
-    "serve",
-    "watch",
-    "recipes",
-    "inspect",
-    "toy",
-    "diagnose",
+    *("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy"),
+    *("diagnose", "rehearse", "report", "serve", "watch"),
 )
 
 

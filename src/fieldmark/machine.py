@@ -80,9 +80,10 @@ def fast_dtype(precision: Precision = "auto") -> "torch.dtype":
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use, beside others of the same training."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    found = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, found // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
@@ -134,6 +135,12 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
     return names[0] if names else platform.machine()
+
+
+def cache_home() -> Path:
+    """Where what can be made again is kept: $FIELDMARK_CACHE, or the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FIELDMARK_CACHE") or Path(base) / "fieldmark")
 
 
 def describe() -> dict[str, str | int | bool]:

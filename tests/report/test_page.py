@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 from fieldmark.cli import app
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.language import LANGUAGES
+from fieldmark.report import summary
 from fieldmark.report.content import folder_page, page_of, run_page, study_page
 from fieldmark.report.render import render
+from fieldmark.report.summary import run_row
 from fieldmark.studies.design import Design
-from fieldmark.studies.run import Run
+from fieldmark.studies.run import Run, RunWriter
 from fieldmark.studies.study import Study
 
 OF_A_STUDY = (
@@ -96,6 +98,23 @@ def test_a_damaged_run_is_listed_with_the_reason(tmp_path, run):
     (runs,) = folder_page(tmp_path).sections
     assert runs.rows[0].state == "failed"
     assert "`started`" in runs.rows[0].reason
+
+
+def test_a_run_is_read_again_only_where_it_changed(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
+    read = []
+    monkeypatch.setattr(summary, "run_row", lambda *a: read.append(a[1]) or run_row(*a))
+    first, again = (summary.RunRows(tmp_path).rows(["runs/one"]) for _ in range(2))
+    assert read == ["runs/one"]
+    assert again == first == [run_row(tmp_path, "runs/one")]
+    with RunWriter.open(run.folder) as writer:
+        writer.record({"val/top1": 0.25}, step=60, stage="head")
+    (changed,) = summary.RunRows(tmp_path).rows(["runs/one"])
+    assert len(read) == 2
+    assert changed.value == 0.25
+    (tmp_path / "cache" / "page").rename(tmp_path / "gone")
+    (tmp_path / "cache" / "page").write_text("in the way")
+    assert summary.RunRows(tmp_path).rows(["runs/one"]) == [changed]
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

@@ -1,16 +1,16 @@
 """The scripts and the style of a page."""
 
-import os
 from contextlib import suppress
 from functools import cache
-from importlib import metadata, resources
-from pathlib import Path
+from importlib import resources
+from importlib.metadata import version
 
 import vl_convert
 
 from fieldmark import durable
 from fieldmark.charts.look import THEMES
-from fieldmark.errors import SettingError
+from fieldmark.errors import FieldmarkError, SettingError
+from fieldmark.machine import cache_home
 
 ASSETS = {"vega.js": "text/javascript", "page.js": "text/javascript", "page.css": "text/css"}
 
@@ -23,25 +23,23 @@ def asset(name: str) -> str:
         SettingError: there is none of this name.
     """
     if name == "vega.js":
-        return _safe(_vega())
+        return _bundle()
     if name not in ASSETS:
         raise SettingError(f"A page has the files {', '.join(ASSETS)}, got {name!r}.")
     text = (resources.files("fieldmark.report") / "assets" / name).read_text(encoding="utf-8")
     return _colours() + text if name == "page.css" else text
 
 
-def _vega() -> str:
-    """Vega with all it needs; bundling takes seconds and stops all threads, so it is kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("FIELDMARK_CACHE") or Path(base) / "fieldmark")
-    kept = folder / f"vega-{metadata.version('vl-convert-python')}.js"
+def _bundle() -> str:
+    """Vega-embed with all it needs; bundling takes a second, so it is kept."""
+    path = cache_home() / "page" / f"vega-{version('vl-convert-python')}.js"
     with suppress(OSError):
-        return kept.read_text(encoding="utf-8")
-    bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-    with suppress(OSError):  # a disk that is full or not ours to write on
-        durable.make_folder(folder)
-        durable.replace(kept, bundle.encode(), sync=False)
-    return bundle
+        return path.read_text(encoding="utf-8")
+    script = _safe(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    with suppress(OSError, FieldmarkError):  # a cache that can't be written is no reason to stop
+        durable.make_folder(path.parent)
+        durable.replace(path, script.encode())
+    return script
 
 
 def _safe(script: str) -> str:

@@ -41,7 +41,7 @@ from fieldmark.report.runs import (
     run_photos,
     seconds_of,
 )
-from fieldmark.report.summary import find, run_row, study_row
+from fieldmark.report.summary import RunRows, find, study_row
 from fieldmark.report.thumbnails import MayShow
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import JOURNAL, Study
@@ -153,7 +153,7 @@ def folder_page(folder: Path) -> Page:
             f"`{folder}` holds no run and no study. Name a folder that `fieldmark train` or "
             "`fieldmark study run` wrote to."
         )
-    rows = sorted((run_row(folder, place) for place in found.runs), key=lambda row: -row.started)
+    rows = sorted(RunRows(folder).rows(found.runs), key=lambda row: -row.started)
     studies = [study_row(folder, place) for place in found.studies]
     best = max((row for row in rows if row.value is not None), key=_value, default=None)
     rows = [replace(row, best=row is best) for row in rows]

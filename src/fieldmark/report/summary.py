@@ -1,15 +1,17 @@
 """A line for each run and study of a folder, from as little reading as will do."""
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fieldmark import durable
 from fieldmark.errors import FieldmarkError
+from fieldmark.machine import cache_home
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.page import CellRow, State
 from fieldmark.studies.run import MANIFEST, METRICS, RECIPE
@@ -17,6 +19,7 @@ from fieldmark.studies.study import JOURNAL, Study
 
 DEEPEST = 4  # folders below the one looked at
 POINTS = 16  # of a sparkline
+KEPT = 1  # raise it whenever a row's fields change
 _KEYS = ("val/top1", "out_of_fold/top1")
 
 
@@ -57,6 +60,49 @@ def _walk(folder: Path, left: int) -> Iterator[tuple[Path, set[str]]]:
                 yield from _walk(Path(entry.path), left - 1)
 
 
+class RunRows:
+    """Lines of the runs in a folder, kept in the cache: only what has changed is read again.
+
+    Args:
+        folder: That the runs are in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        name = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()
+        self._path = cache_home() / "page" / f"runs-{name[:16]}.json"
+        self._kept: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            content = json.loads(self._path.read_bytes())
+            self._kept = content["rows"] if content["version"] == KEPT else {}
+
+    def rows(self, places: Iterable[str]) -> list[CellRow]:
+        """A line for each run, in their order."""
+        found, kept = [], {}
+        for place in places:
+            stamp = _stamp(self.folder / place)
+            old = self._kept.get(place)
+            row = CellRow(**old[1]) if old and old[0] == stamp else run_row(self.folder, place)
+            found.append(row)
+            kept[place] = [stamp, asdict(row)]
+        if kept != self._kept:
+            content = json.dumps({"version": KEPT, "rows": kept}).encode()
+            with suppress(OSError, FieldmarkError):  # no cache is no reason to stop
+                durable.make_folder(self._path.parent)
+                durable.replace(self._path, content)
+        return found
+
+
+def _stamp(folder: Path) -> list[int]:
+    """What changes whenever a run's records do."""
+    stamp: list[int] = []
+    for name in (MANIFEST, METRICS):
+        with suppress(OSError):
+            status = (folder / name).stat()
+            stamp += [status.st_size, status.st_mtime_ns]
+    return stamp
+
+
 def run_row(folder: Path, place: str) -> CellRow:
     """What a run came to so far; one whose records can't be read says why."""
     try:
@@ -67,7 +113,7 @@ def run_row(folder: Path, place: str) -> CellRow:
         reason = f"`{MANIFEST}` has no `{missing.args[0]}`"
     except (FieldmarkError, OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error)
-    return CellRow(place, (), None, state="failed", reason=reason)
+    return CellRow(place, [], None, state="failed", reason=reason)
 
 
 def study_row(folder: Path, place: str) -> CellRow:

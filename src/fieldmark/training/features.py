@@ -1,12 +1,12 @@
 """Feature maps computed once per photo and kept on disk, shared by every run that needs them."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fieldmark.machine import cache_home
 from fieldmark.shards import read_shard, shards_in, write_shard
 
 SHARD_BYTES = 64 << 20  # little enough to lose to a power cut, enough to write at full speed
@@ -17,8 +17,7 @@ Compute = Callable[[Positions], Iterator[tuple[Positions, Tensor]]]
 
 def cache_folder() -> Path:
     """Where features are kept: $FIELDMARK_CACHE, or the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("FIELDMARK_CACHE") or Path(base) / "fieldmark") / "features"
+    return cache_home() / "features"
 
 
 class FeatureStore:
@@ -55,10 +54,17 @@ class FeatureStore:
         if missing:
             yield from self._fill(key, ids, wanted, compute(missing))
 
-    def missing(self, key: str, ids: Sequence[str]) -> int:
-        """How many different photos of `ids` have no map under `key` yet."""
+    def missing(self, key: str, ids: Sequence[str]) -> Positions:
+        """Where in `ids` photos stand, each once, that have no map under `key` yet."""
         known = {name for path in shards_in(self.folder / key) for name in read_shard(path)[0]}
-        return len(set(ids) - known)
+        first = {name: position for position, name in reversed(list(enumerate(ids)))}
+        return sorted(position for name, position in first.items() if name not in known)
+
+    def add(self, key: str, ids: Sequence[str], positions: Positions, compute: Compute) -> None:
+        """Keep the maps of `positions` in `ids`, for whoever asks later."""
+        own = {ids[position]: [position] for position in positions}
+        for _ in self._fill(key, ids, own, compute(positions)):
+            pass
 
     def _fill(
         self,

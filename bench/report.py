@@ -1,0 +1,84 @@
+"""How large a page is and how long it takes: a study of 12 cells, and the overview of 1,000 runs.
+
+The runs are written here, 60 epochs each as a toy training records them. Built with torch never
+loaded, as a reader would have it.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fieldmark.report.assets import asset
+from fieldmark.report.content import folder_page, run_page
+from fieldmark.report.render import render
+from fieldmark.studies.run import Run, RunWriter
+
+RUNS, EPOCHS, PHOTOS, CLASSES = 1000, 60, 300, 50
+NAMES = [f"class {n:03}" for n in range(CLASSES)]
+
+
+def write_run(folder: Path, seed: int) -> None:
+    lots = np.random.default_rng(seed)
+    manifest = {
+        "class_names": NAMES,
+        "notes": [],
+        "skipped": {},
+        "counts": {"train": 1200, "minitrain": 300, "val": PHOTOS, "test": 300},
+        "view": {"image_size": 224, "resize_size": 256},
+        "stages": [{"name": "head", "seconds_preparing": 1.0, "seconds_training": 9.0}],
+    }
+    recipe = (
+        "data: {folder: photos}\nstages:\n  - {name: head, train: head, lr: 1, length: 1 epoch}\n"
+    )
+    labels = np.arange(PHOTOS) % CLASSES
+    with RunWriter.create(folder, recipe, manifest) as writer:
+        for epoch in range(EPOCHS):
+            for step in range(10):
+                seen = {"train/loss": 3 / (1 + epoch + step / 10), "train/lr": 1.0}
+                writer.record(seen, step=10 * epoch + step, stage="head", epoch=epoch + step / 10)
+            shown = 1 - 0.9 / (1 + epoch / 8) + lots.normal(0, 0.01)
+            found = {"val/top1": min(1.0, max(0.0, shown)), "val/loss": 3 / (1 + epoch)}
+            found |= {"minitrain/top1": 1.0, "minitrain/loss": 2 / (1 + epoch)}
+            writer.record(found, step=10 * epoch + 9, stage="head", epoch=epoch + 1.0)
+        shares = lots.dirichlet(np.full(CLASSES, 0.1), PHOTOS)
+        writer.predictions("val", [f"{n}.jpg" for n in range(PHOTOS)], labels, shares)
+        writer.finish()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        os.environ["FIELDMARK_CACHE"] = str(folder / "cache")
+        write_run(folder / "runs" / "0000", 0)
+        source = folder / "runs" / "0000"
+        for number in range(1, RUNS):  # the same records: what is timed is reading them
+            copy = folder / "runs" / f"{number:04}"
+            copy.mkdir()
+            for name in ("manifest.json", "metrics.jsonl", "recipe.yaml"):
+                (copy / name).write_bytes((source / name).read_bytes())
+        started = time.perf_counter()
+        asset("vega.js")
+        print(f"the charts' script  {time.perf_counter() - started:6.2f} s, once a process")
+        for what, make in (
+            (f"overview, {RUNS} runs", lambda: folder_page(folder)),
+            ("page of a run", lambda: run_page(Run(source))),
+        ):
+            for attempt in (1, 2):
+                started = time.perf_counter()
+                page = make()
+                gathered = time.perf_counter()
+                size = len(render(page).encode())
+                print(
+                    f"{what:<20}{gathered - started:6.2f} s to gather, "
+                    f"{time.perf_counter() - gathered:5.2f} s to render, {size / 1e6:.2f} MB"
+                    f" ({attempt}. time)"
+                )
+    print(f"torch loaded: {'torch' in sys.modules}")
+
+
+if __name__ == "__main__":
+    main()
