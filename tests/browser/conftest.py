@@ -35,13 +35,13 @@ def missing(what: str) -> None:
     pytest.skip(told)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, no other event loop can run in this thread
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:

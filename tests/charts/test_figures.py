@@ -119,5 +119,6 @@ def test_a_range_test_keeps_what_is_finite():
 
 
 def test_amounts_come_in_order():
-    data = amount_data("val/top1", [(400, 0.6, 0.5, 0.7), (100, 0.4, 0.3, 0.5)])
-    assert data.rows["photos"].to_list() == [100, 400]
+    seen = [(1, 0.6, 0.5, 0.7), (0.25, 0.4, 0.3, 0.5)]
+    data = amount_data("val/top1", seen, [(2, 0.7, 0.6, 0.8)])
+    assert data.rows.select("amount", "foreseen").rows() == [(0.25, False), (1, False), (2, True)]

@@ -25,6 +25,9 @@ from fieldmark.studies.verdict import Verdict
 NAMES = ["鳥", "Öhreule", "<script>alert(1)</script>", "a" * 300, "ציפור", "back\\slash 'n' \"q\""]
 
 
+AMOUNTS = [(0.25, 0.4, 0.3, 0.5), (0.5, 0.5, 0.4, 0.6), (1, 0.55, 0.5, 0.6)]
+
+
 def figures(folder):
     points = [
         Point({"size": name, "dim": n}, 0.5 + n / 20 + len(name) / 2000, 0.4, 0.7, 0.01, 2)
@@ -50,9 +53,7 @@ def figures(folder):
         cost_data("val/top1", [(name, 1 + n, 0.5 + n / 50) for n, name in enumerate(NAMES)]),
         stages_data([("head", 2.0, 3.0), ("all", 1.0, 20.0)]),
         rates_data("head", {**record, "band": [0.05, 2]}, used=1.0),
-        amount_data(
-            "val/top1", [(100, 0.4, 0.3, 0.5), (200, 0.5, 0.4, 0.6), (400, 0.55, 0.5, 0.6)]
-        ),
+        amount_data("val/top1", AMOUNTS, [(2, 0.6, 0.5, 0.7)]),
         curves_data(Run(folder)),
     ]
 

@@ -170,14 +170,13 @@ def heat_chart(data: HeatData, say: Words) -> Any:
         fill=pl.Series([SHADES[n] for n in shades], dtype=pl.String),
         on=pl.Series([ON_SHADES[n] for n in shades], dtype=pl.String),
     )
-    base = alt.Chart(cells).encode(x=_columns(data), y=_rows(data))
+    told = _told(data, say)  # of each layer: the topmost is what is hovered over
+    base = alt.Chart(cells).encode(x=_columns(data), y=_rows(data), tooltip=told)
     ink = alt.Color("on:N", scale=None)
     numbers = base.mark_text(fontSize=14, fontWeight=600, dy=-6)
     below = base.mark_text(fontSize=9.5, dy=10)
     layers = [
-        base.mark_rect(cornerRadius=3).encode(
-            color=alt.Color("fill:N", scale=None), tooltip=_told(data, say)
-        ),
+        base.mark_rect(cornerRadius=3).encode(color=alt.Color("fill:N", scale=None)),
         numbers.encode(text="shown:N", color=ink),
         below.encode(text="interval:N", color=ink),
     ]

@@ -8,8 +8,10 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from fieldmark.charts.look import GRID, INK, SERIES
+from fieldmark.charts.look import GRID, INK, PAPER, SERIES
 from fieldmark.language import Words
+
+Amount = tuple[float, float, float, float]
 
 HEADROOM = 3.0  # times the first loss: what lies above is drawn at the top
 
@@ -39,7 +41,7 @@ class AmountData:
 
     Attributes:
         metric: Which.
-        rows: photos, value, low, high; by photos.
+        rows: amount (1 for all there are), value, low, high, foreseen; by amount.
     """
 
     metric: str
@@ -65,10 +67,17 @@ def rates_data(stage: str, record: Mapping[str, Any], used: float | None = None)
     )
 
 
-def amount_data(metric: str, rows: Sequence[tuple[int, float, float, float]]) -> AmountData:
-    """From (photos trained on, value, low, high)."""
-    schema = {"photos": pl.Int64, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
-    return AmountData(metric, pl.DataFrame(rows, schema=schema, orient="row").sort("photos"))
+def amount_data(metric: str, seen: Sequence[Amount], foreseen: Sequence[Amount] = ()) -> AmountData:
+    """From (amount, value, low, high) of what was seen, and of what a fitted curve foresees."""
+    schema = {
+        "amount": pl.Float64,
+        "value": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "foreseen": pl.Boolean,
+    }
+    rows = [(*row, False) for row in seen] + [(*row, True) for row in foreseen]
+    return AmountData(metric, pl.DataFrame(rows, schema=schema, orient="row").sort("amount"))
 
 
 def rates_chart(data: RatesData, say: Words) -> Any:
@@ -110,26 +119,29 @@ def rates_chart(data: RatesData, say: Words) -> Any:
 
 
 def amount_chart(data: AmountData, say: Words) -> Any:
-    """Draw the metric over the number of photos, which doubles along the axis."""
-    x = alt.X("photos:Q", scale=alt.Scale(type="log", base=2, padding=12), title=None)
-    x = x.title(say("charts.trained_on")).axis(format=",d", tickCount=6)
+    """Draw the metric over the amount of photos, which doubles along the axis."""
+    axis = alt.Axis(format="~g", values=[2.0**n for n in range(-7, 8)])
+    scale = alt.Scale(type="log", base=2, padding=12)
+    x = alt.X("amount:Q", scale=scale, axis=axis, title=say("charts.trained_on"))
     shape = ".4f" if data.metric.endswith("loss") else ".1%"
-    y: dict[str, Any] = {
-        "scale": alt.Scale(zero=False),
-        "axis": alt.Axis(format=shape.replace(".1", "")),
-    }
+    axis = alt.Axis(format=shape.replace(".1", ""), tickCount=5)
+    y: dict[str, Any] = {"scale": alt.Scale(zero=False), "axis": axis}
     base = alt.Chart(data.rows).encode(
         x=x,
         tooltip=[
-            alt.Tooltip("photos:Q", title=say("charts.trained_on"), format=",d"),
+            alt.Tooltip("amount:Q", title=say("charts.trained_on"), format=".3g"),
             alt.Tooltip("value:Q", title=data.metric, format=shape),
         ],
     )
     value = alt.Y("value:Q", title=data.metric, **y)
+    seen = base.transform_filter("!datum.foreseen")
+    dash = [5, 4]
     layers = [
         base.mark_area(color=SERIES[0], opacity=0.15).encode(y=alt.Y("low:Q", **y), y2="high:Q"),
-        base.mark_line(color=SERIES[0], strokeWidth=2).encode(y=value),
-        base.mark_point(filled=True, color=SERIES[0], size=60, opacity=1).encode(y=value),
+        base.mark_line(color=SERIES[0], strokeWidth=1.5, strokeDash=dash).encode(y=value),
+        seen.mark_line(color=SERIES[0], strokeWidth=2.5).encode(y=value),
+        base.mark_point(stroke=SERIES[0], fill=PAPER, size=60, opacity=1).encode(y=value),
+        seen.mark_point(filled=True, color=SERIES[0], size=60, opacity=1).encode(y=value),
     ]
     return alt.layer(*layers).properties(width=330, height=200)
 

@@ -20,10 +20,11 @@ from fieldmark.report.sentences import (
     guess_sentences,
     settings_words,
 )
-from fieldmark.studies.answered import answered_cells, plain
+from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain
 from fieldmark.studies.design import Cell
 from fieldmark.studies.effects import Cell as Answered
 from fieldmark.studies.effects import Effect, main_effects, study_spread
+from fieldmark.studies.learning_curve import fit_curve
 from fieldmark.studies.results import Result
 from fieldmark.studies.run import Run
 from fieldmark.studies.selection import Best, best_cell
@@ -70,7 +71,10 @@ class CellsOf:
     def effects(self) -> list[Effect]:
         """What each axis does, where all is known that it takes to say so."""
         try:
-            return main_effects(self.answered) if len(self.answered) > 1 else []
+            asked = at_their_best(self.study, self.answered)
+            if len(asked) < 2:
+                return []
+            return main_effects(asked, spread=study_spread(self.answered))
         except FieldmarkError:
             return []  # photos or folds of the cells differ; the table still stands
 
@@ -244,20 +248,21 @@ def study_cost(cells: CellsOf) -> Cost:
 
 
 def _amount(cells: CellsOf) -> list[Figure]:
-    """What more photos would do, where the cells were trained on different numbers of them."""
-    rows = []
-    for cell, found in cells.summaries:
-        finished = cells.finished(cell)
-        low, high = cells.interval(found.mean)
-        if finished and found.mean is not None and low is not None and high is not None:
-            try:
-                count = int(Run(finished[0].folder).manifest.get("counts", {}).get("train", 0))
-            except FieldmarkError:
-                continue
-            rows.append((count, found.mean, low, high))
-    if len({count for count, *_ in rows}) < 3:
-        return []
-    return [Figure("amount", amount_data(cells.metric, rows), said("told.amount"))]
+    """What more photos would do, where fractions of them were tried."""
+    figures = []
+    for number, (others, found) in enumerate(by_amount(cells.study, cells.answered).items()):
+        curve = fit_curve(*zip(*found, strict=True))
+        rows = [
+            (amount, of.top1, *wilson_interval(of.top1, of.right.shape[1])) for amount, of in found
+        ]
+        (now, _, _), (then, low, high) = curve.error(1), curve.error(2)
+        told = said(
+            "told.amount", others=others, now=1 - now, then=1 - then, low=1 - high, high=1 - low
+        )
+        foreseen = [(2.0, 1 - then, 1 - high, 1 - low)]
+        data = amount_data(cells.metric, rows, foreseen)
+        figures.append(Figure(f"amount-{number}", data, told))
+    return figures
 
 
 def expected_section(cells: CellsOf) -> Expected | None:

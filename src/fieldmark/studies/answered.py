@@ -1,12 +1,16 @@
 """The cells of a study that are done, with what their models said of each photo."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fieldmark.errors import FieldmarkError
-from fieldmark.studies.answers import read_answers
+from fieldmark.studies.answers import Answers, read_answers
 from fieldmark.studies.effects import Cell, Setting
+from fieldmark.studies.learning_curve import LEAST_AMOUNTS
 from fieldmark.studies.study import Study
+
+TRAIN_FRACTION = "data.train_fraction"
 
 
 def answered_cells(study: Study) -> list[Cell]:
@@ -26,6 +30,35 @@ def answered_cells(study: Study) -> list[Cell]:
                 continue  # its run was moved or removed; the table still has its number
             cells.append(Cell(settings, answers, sum(r.seconds for r in finished)))
     return cells
+
+
+def at_their_best(study: Study, cells: Sequence[Cell]) -> list[Cell]:
+    """For each of what is asked about, the cell whose nuisances suit it best, without these."""
+    nuisances = {axis.name for axis in study.design.file.with_role("nuisance")}
+    best: dict[str, Cell] = {}
+    for cell in cells:
+        asked = {name: value for name, value in cell.settings.items() if name not in nuisances}
+        known = best.get(key := words(asked))
+        if known is None or cell.answers.top1 > known.answers.top1:
+            best[key] = Cell(asked, cell.answers, cell.cost)
+    return list(best.values())
+
+
+def by_amount(study: Study, cells: Sequence[Cell]) -> dict[str, list[tuple[float, Answers]]]:
+    """Where fractions of train were tried: the other settings -> (fraction, answers)."""
+    fractions = {axis.name for axis in study.design.file.axes if axis.key == (TRAIN_FRACTION,)}
+    alike: dict[str, list[tuple[float, Answers]]] = {}
+    for cell in cells:
+        for name in fractions & cell.settings.keys():
+            others = {key: value for key, value in cell.settings.items() if key != name}
+            amount = float(cell.settings[name] or 0)
+            alike.setdefault(words(others), []).append((amount, cell.answers))
+    return {others: found for others, found in alike.items() if len(found) >= LEAST_AMOUNTS}
+
+
+def words(settings: Mapping[str, Setting]) -> str:
+    """Settings with their axes, one after the other."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def plain(value: Any) -> Setting:
