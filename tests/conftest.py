@@ -214,6 +214,7 @@ def serving(app) -> Iterator[int]:
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
+        app.state.feed.close()
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()

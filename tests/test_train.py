@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from fieldmark import machine
 from fieldmark.checked_yaml import check_text
 from fieldmark.data import transform
-from fieldmark.errors import RecipeError, SettingError, TrainingError
+from fieldmark.errors import DataError, RecipeError, SettingError, TrainingError
 from fieldmark.predict import Predictor
 from fieldmark.recipe import Recipe
 from fieldmark.steps import StageSteps
@@ -192,6 +192,17 @@ def test_predict_says_what_training_said(finished: Run, photos: Path):
     assert [found.path for found in said] == paths
     best = [max(row) for row in table["probabilities"].to_list()]
     assert [found.probabilities[0] for found in said] == pytest.approx(best, rel=1e-3)
+
+
+def test_a_photo_in_memory_is_named_as_its_file_is(finished: Run, photos: Path):
+    predictor = Predictor(finished.folder)
+    path = photos / finished.predictions("val")["path"][0]
+    (said,) = predictor.predict([path], top=2)
+    named = predictor.name(path.read_bytes(), top=2)
+    assert [name for name, _ in named] == list(said.classes)
+    assert [share for _, share in named] == pytest.approx(said.probabilities, rel=1e-3)
+    with pytest.raises(DataError, match=r"What was given can't be read as a photo: it is in no"):
+        predictor.name(b"no photo")
 
 
 def test_training_on_all_photos_has_no_val(photos: Path, tmp_path: Path):

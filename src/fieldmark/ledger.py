@@ -22,6 +22,7 @@ from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import RunWriter
 from fieldmark.training.checkpoint import save_checkpoint
 from fieldmark.training.optim import ParameterPlan
+from fieldmark.training.world import world
 
 CHECKPOINT = "last.safetensors"
 BEST = "best.safetensors"
@@ -98,7 +99,7 @@ class Ledger:
         self._checkpoint_seconds = checkpoint_seconds
         self._saved = time.monotonic()
         self._best: dict[str, Tensor] | None = None
-        self._orders = Orders(writer.folder)
+        self._orders = Orders(writer.folder, heard=world().heard, notes=self._writes)
 
     def say(self, line: str) -> None:
         """Tell whoever looks on, and the run's log."""
@@ -172,7 +173,7 @@ class Ledger:
         return time.monotonic() - self._saved >= self._checkpoint_seconds
 
     def is_asked_to_stop(self) -> bool:
-        """Whether somebody wishes that it pauses or stops."""
+        """Whether somebody wishes that it pauses or stops; all processes ask at once."""
         return self._orders.pending() is not None
 
     def heed(self) -> float:

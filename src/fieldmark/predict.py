@@ -180,8 +180,8 @@ class Predictor:
             DataError: it can't be read.
         """
         image = self.view.load(photo)  # (3, S, S)
+        eyes = frozen_copy(self.model.backbone, self.dtype)
         with torch.inference_mode():
-            eyes = frozen_copy(self.model.backbone, self.dtype)
             maps = eyes(self.view.normalize(image[None], self.dtype))  # (1, C, H, W)
             shares = head_logits(self.model, maps)[0].softmax(0)  # (K,)
         best = shares.topk(min(top, len(self.class_names)))

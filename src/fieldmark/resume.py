@@ -50,7 +50,8 @@ def resume(
     run = Run(folder)
     if run.status == "finished":
         raise RecordError(f"{folder} is finished; there is nothing to resume.")
-    control.begin(folder)
+    if world().leads:
+        control.begin(folder)
     recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
     task = prepare(recipe, store, reporter, open_test=open_test)
     _check_same_photos(folder, task, run.manifest.get("files", {}))

@@ -16,6 +16,7 @@ from fieldmark.training.memory import Passes
 from fieldmark.training.observe import StepObserver, Stopwatch
 from fieldmark.training.optim import ParameterPlan, make_optimizer
 from fieldmark.training.stage import Batch, gradient_is_as_good_as_loss, train_steps
+from fieldmark.training.world import world
 
 MOST_WAITING = 0.3  # of the time, before it is said what to do
 RECORDS_A_STAGE = 200  # running loss: enough for a smooth curve, few enough to read at once
@@ -92,7 +93,7 @@ class StageSteps:
             if snapshot_every and at.stage_step % snapshot_every == 0:
                 ledger.snapshot(model)
             if at.stage_step < self.total:
-                asked = ledger.is_asked_to_stop()
+                asked = self._is_asked_to_stop()
                 if asked or ledger.checkpoint_is_due():
                     state = self.average.state() if self.average else None
                     ledger.checkpoint(model, self.optimizer, state)
@@ -102,6 +103,11 @@ class StageSteps:
         if self.average:
             self.average.keep()
         self._tell_waiting()
+
+    def _is_asked_to_stop(self) -> bool:
+        """Whether to pause or stop; several processes must agree on it, so they ask less often."""
+        asks = world().size == 1 or self._due(self.record_every)
+        return asks and self.ledger.is_asked_to_stop()
 
     def _tell_waiting(self) -> None:
         """Say so if the steps waited long for their photos."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, Route, expect, sync_playwright
 from starlette.applications import Starlette
 
 from fieldmark.server.app import create_app
@@ -23,7 +23,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SIZES = {"wide": 1280, "narrow": 390}
+PATIENCE = 30_000  # milliseconds; a busy machine is slow, and no test waits in vain
+expect.set_options(timeout=PATIENCE)
 
 
 def missing(what: str) -> None:
@@ -34,13 +35,13 @@ def missing(what: str) -> None:
     pytest.skip(told)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, no other event loop can run in this thread
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
@@ -112,7 +113,7 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
         contexts.append(context)
         context.route("**/*", stay_here)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         joined = f"{address}{place}{'&' if '?' in place else '?'}token=known"

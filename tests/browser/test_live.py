@@ -30,6 +30,12 @@ FOCUSED = """() => {
 }"""
 
 
+def draw(page: Page, chart: str) -> None:
+    """Scroll to a chart, which draws it."""
+    page.locator(f"#chart-{chart}").scroll_into_view_if_needed()
+    page.wait_for_selector(f"#chart-{chart} .plot.drawn svg")
+
+
 def points(page: Page, chart: str) -> int:
     """How many points the longest line of a drawn chart has."""
     lines = page.locator(f"#chart-{chart} .plot svg .mark-line path")
@@ -46,7 +52,7 @@ def test_a_run_that_starts_appears_and_its_curve_grows(open_page, folder, make_r
         expect(page.locator("#now")).to_contain_text("step 40 of 100")
         assert page.evaluate("window.stays")  # it was not loaded anew
         page.locator("#runs-rows").get_by_text("runs/new").click()
-        page.wait_for_selector("#chart-top1 .plot.drawn svg")
+        draw(page, "top1")
         page.evaluate("window.stays = true")
         before = points(page, "top1")
         assert before == 5
@@ -54,7 +60,7 @@ def test_a_run_that_starts_appears_and_its_curve_grows(open_page, folder, make_r
             writer.record({"val/top1": 0.9, "minitrain/top1": 0.9}, step=step, stage="head")
         expect(page.locator("#now")).to_contain_text("step 70 of 100")
         expect(page.locator("#answer")).to_contain_text("90.0%")
-        page.wait_for_function("document.querySelector('#chart-top1 .plot.drawn svg')")
+        draw(page, "top1")
         assert points(page, "top1") == before + 3
         writer.finish()
         expect(page.locator("#now")).to_have_count(0)
@@ -62,18 +68,12 @@ def test_a_run_that_starts_appears_and_its_curve_grows(open_page, folder, make_r
         assert page.evaluate("window.stays")
 
 
-def test_a_chart_that_did_not_change_is_not_drawn_again(open_page, folder, make_run):
+def test_a_chart_whose_numbers_are_the_same_stays_as_it_is(open_page, folder, make_run):
     with make_run(folder / "runs" / "new", finish=False) as writer:
         page = open_page("/page/runs/new")
-        page.wait_for_selector("#chart-loss .plot.drawn svg")
+        draw(page, "loss")
         page.evaluate("document.querySelector('#chart-loss svg').dataset.same = 'yes'")
-        writer.record({"val/top1": 0.9}, step=50, stage="head")
-        expect(page.locator("#answer")).to_contain_text("90.0%")
-        page.wait_for_selector("#chart-top1 .plot.drawn svg")
-        # The learning rate's axis and the stage grow with each step, so loss is drawn again...
-        writer.log("nothing that a chart shows")
         control.ask(writer.folder, "pause", "ada@finch")
-        page.evaluate("document.querySelector('#chart-loss svg').dataset.same = 'yes'")
         expect(page.locator("#now")).to_contain_text("ada@finch")
         assert page.evaluate("document.querySelector('#chart-loss svg').dataset.same") == "yes"
 
@@ -104,12 +104,12 @@ def test_two_are_compared(open_page, folder, make_run):
     expect(page.locator("#answer")).to_contain_text(
         "names 20.0 points fewer photos rightly than runs/toy-2"
     )
-    page.wait_for_selector("#chart-difference .plot.drawn svg")
+    draw(page, "difference")
 
 
 def test_hovering_shows_the_number(open_page):
     page = open_page("/page/runs/toy-2")
-    page.wait_for_selector("#chart-top1 .plot.drawn svg")
+    draw(page, "top1")
     point = page.locator("#chart-top1 .plot svg .mark-symbol path").nth(2)
     point.scroll_into_view_if_needed()
     box = point.bounding_box()
@@ -179,7 +179,7 @@ def test_clocks_run_by_themselves(open_page, folder, make_run):
 
 def test_no_text_is_run_as_code(open_page):
     page = open_page("/page/runs/toy-1")
-    page.wait_for_selector("#chart-top1 .plot.drawn svg")  # and yet the charts are drawn
+    draw(page, "top1")  # and yet the charts are drawn
     tried = """() => [() => Function("return 1")(), () => (0, eval)("1")].map(f => {
         try { return f(); } catch (error) { return error.name; } })"""
     assert page.evaluate(f"() => new Promise(done => setTimeout(() => done(({tried})())))") == [
@@ -195,7 +195,7 @@ def test_a_hostile_name_runs_nothing(open_page, folder, make_run):
     expect(page.locator("#runs-rows")).to_contain_text(name)
     page.get_by_role("link", name=name).click()
     expect(page.locator("h1")).to_have_text(name)
-    page.wait_for_selector("#chart-top1 .plot.drawn svg")
+    draw(page, "top1")
     assert "HACKED" not in page.title()[:6]
     assert page.locator("img[src=x]").count() == 0
 

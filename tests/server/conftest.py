@@ -16,7 +16,7 @@ from fieldmark.studies.run import RunWriter
 def _charts_script() -> Iterator[None]:
     """A stand-in for the bundled charts' script, which takes seconds to make."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(assets, "_vega", lambda: "// charts")
+    patch.setattr(assets, "_bundle", lambda: "// charts")
     assets.asset.cache_clear()
     yield
     patch.undo()

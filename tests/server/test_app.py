@@ -303,3 +303,44 @@ def test_a_missing_folder_is_an_error(tmp_path):
 )
 def test_a_clock(seconds, shown):
     assert clock(seconds) == shown
+
+
+PAIR = """\
+name: sizes
+question: Does the sketch's size matter?
+base: base
+seeds: 2
+axes:
+  - {key: pooling.sketch_dim, values: [1024, 8192]}
+"""
+
+
+def test_two_cells_of_a_study_are_compared_with_all_their_seeds(
+    design, tmp_path, make_run, connect
+):
+    from fieldmark.studies.executor import work
+    from fieldmark.studies.study import Study
+    from fieldmark.studies.trial import Outcome
+
+    def run_trials(trials):
+        for trial in trials:
+            right = 24 if trial.recipe.pooling.sketch_dim == 1024 else 39
+            make_run(trial.folder, right=right, seed=trial.recipe.seed)
+            metrics = {"out_of_fold/top1": right / 40}
+            yield Outcome(trial.folder, "finished", metrics, seconds=1)
+
+    study = Study.create(tmp_path / "sizes", design(PAIR))
+    assert len(list(work(study, run_trials))) == 4
+    small, large = (f"sizes/cells/{cell.hash}" for cell in study.cells)
+    with connect(create_app(tmp_path)) as client:
+        offered = client.get("/page/sizes").text
+        assert f'<option value="{small}" selected>sketch_dim 1024</option>' in offered
+        assert f'<option value="{large}">sketch_dim 8192</option>' in offered
+        answer = client.get("/compare", params={"run": [small, large]})
+        told = " ".join(answer.text.split())
+        assert "sketch_dim 8192 names 37.5 points more photos rightly than sketch_dim 1024" in told
+        assert "2 seeds each" in told
+        linked = client.get("/page/sizes").text.split('class="number value"><a href="')[1]
+        assert client.get(linked.split('"')[0]).status_code == 200
+        lost = client.get("/compare", params={"run": [small, "sizes/cells/nothing"]})
+        assert (lost.status_code, "has no finished run" in lost.text) == (409, True)

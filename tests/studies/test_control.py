@@ -87,6 +87,17 @@ def test_a_pause_lasts_until_somebody_lifts_it(tmp_path):
     assert orders.pending() is None
 
 
+def test_of_several_processes_one_leads_and_all_see_the_same(tmp_path):
+    said = iter(["pause", "pause", None])  # by the leader, at each time all of them ask
+    wishes = {"pause": control.Order("pause", "ada", 1.0, heeded=False), None: None}
+    follower = control.Orders(tmp_path, heard=lambda own: wishes[next(said)], notes=False)
+    control.ask(tmp_path, "stop", "grace")  # which the leader has not seen yet
+    before = (tmp_path / control.CONTROL).read_bytes()
+    assert follower.heed() is None
+    assert next(said, "all was asked for") == "all was asked for"
+    assert (tmp_path / control.CONTROL).read_bytes() == before
+
+
 def test_a_study_pauses_between_results_and_goes_on(fake, design, tmp_path):
     sys.modules.pop(fake, None)
     study, told = Study.create(tmp_path / "study", design()), []

@@ -37,6 +37,8 @@ class Feed:
         self._listeners = 0
         self._watching: asyncio.Task[None] | None = None
         self._pulse = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
 
     def look(self) -> None:
         """Look at the folder now, unless another just did."""
@@ -69,12 +71,13 @@ class Feed:
     async def listen(self) -> AsyncIterator[str]:
         """Server-sent events: first the version, then the places that changed, as they do."""
         self._listeners += 1
+        self._loop = asyncio.get_running_loop()
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
         try:
             told = self.version
             yield _event("version", told)
-            while True:
+            while not self._is_closed:
                 pulse = self._pulse
                 if self.version == told:
                     with contextlib.suppress(TimeoutError):
@@ -86,15 +89,24 @@ class Feed:
         finally:
             self._listeners -= 1
 
+    def close(self) -> None:
+        """End what all are listening to, as the server is about to end; from any thread."""
+        self._is_closed = True
+        if self._loop and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._announce)
+
+    def _announce(self) -> None:
+        self._pulse.set()
+        self._pulse = asyncio.Event()
+
     async def _watch(self) -> None:
         """Look again and again while anybody listens."""
         announced = self.version
-        while self._listeners:
+        while self._listeners and not self._is_closed:
             await asyncio.to_thread(self.look)
             if self.version != announced:
                 announced = self.version
-                self._pulse.set()
-                self._pulse = asyncio.Event()
+                self._announce()
             await asyncio.sleep(self.every)
 
 

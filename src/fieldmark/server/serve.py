@@ -5,6 +5,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from urllib.parse import urlencode
 
 import uvicorn
@@ -13,8 +14,9 @@ from rich.console import Console
 from fieldmark.errors import SettingError
 from fieldmark.server.access import TOKEN
 from fieldmark.server.app import LOOPBACK, Predict, create_app
+from fieldmark.server.feed import Feed
 
-GRACE = 1  # seconds that open pages are given when the server ends; they listen for ever
+GRACE = 2  # seconds that answers under way are given when the server ends
 
 
 def serve(
@@ -68,7 +70,20 @@ def serve(
             timeout_graceful_shutdown=GRACE,
         )
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            _Server(config, app.state.feed).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Lets go of the pages that listen before it ends; they would for ever."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by the signal that ends it."""
+        self._feed.close()
+        super().handle_exit(sig, frame)
 
 
 def hosts_of(host: str, names: Sequence[str]) -> list[str]:
@@ -82,6 +97,8 @@ def hosts_of(host: str, names: Sequence[str]) -> list[str]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on, so that the printed address answers."""
+    listening = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -89,7 +106,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()
     except OSError as error:
+        if listening:
+            listening.close()
         raise SettingError(
             f"Nothing can listen at {host}, port {port}: {error.strerror or error}. "
             "Give another with --port; 0 is any that is free."

@@ -88,15 +88,33 @@ def this_person() -> str:
 
 
 class Orders:
-    """The wishes in a folder as the work sees them: cheap to look at between two steps."""
+    """The wishes in a folder as the work sees them: cheap to look at between two steps.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Of the run or study.
+        heard: Of several processes at one work, what the one that leads says; all call it at once,
+            so that all see a wish at the same step.
+        notes: Whether this process writes down that a wish is heeded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        heard: Callable[[Order | None], Order | None] = lambda order: order,
+        notes: bool = True,
+    ) -> None:
         self.folder = folder
+        self._heard = heard
+        self._notes = notes
         self._size = -1
         self._newest: Order | None = None
 
     def pending(self) -> Order | None:
         """A wish to pause or to stop; None where the work may go on."""
+        return self._heard(self._look())
+
+    def _look(self) -> Order | None:
         try:
             size = os.stat(self.folder / CONTROL).st_size  # noqa: PTH116 - between all steps
         except OSError:
@@ -127,6 +145,8 @@ class Orders:
 
     def _note(self, wish: Wish) -> None:
         """Write down that a wish was heeded."""
+        if not self._notes:
+            return
         who = f"{socket.gethostname()}-{os.getpid()}"
         _append(self.folder, {"event": "heeded", "wish": wish, "by": who, "time": durable.now()})
 
