@@ -120,7 +120,9 @@ class Pass:
     def check(self, cost: Cost, known: set[Path]) -> None:
         """Add what checking the files takes, which in a study comes once to a folder."""
         memory = checked_photos(self.task, self.store.folder / "checked")
-        new = [] if memory in known else unchecked(self.photos, memory)
+        new = unchecked(self.photos, memory)
+        if new and memory in known:  # the first pass of the study will have looked at them
+            return
         known.add(memory)
         if new:
             with TemporaryDirectory() as folder:
