@@ -57,11 +57,13 @@ L3 = (
     "inputs",
     "ledger",
     "steps",
+    "exact_stage",
     "forecast",
     "train",
     "resume",
     "evaluate",
     "contact_sheet",
+    "head_run",
     "head_trials",
     "trials",
 )

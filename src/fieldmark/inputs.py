@@ -235,6 +235,11 @@ class FrozenInputs:
         """What is left to compute: from features to logits."""
         return self._suffix
 
+    @property
+    def train(self) -> tuple[Tensor, Tensor]:
+        """Features (N, ...) and labels (N,) of the training photos."""
+        return self._train, self._labels
+
     def epoch(
         self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int, first: int
     ) -> Iterator[Batch]:

@@ -13,6 +13,7 @@ import torch
 from fieldmark import durable, machine
 from fieldmark.build import SplitName, Task, build, check_files
 from fieldmark.errors import TrainingError
+from fieldmark.exact_stage import exact_decay, solve
 from fieldmark.forecast import forecast
 from fieldmark.inputs import StageInputs, make_inputs, stage_loss
 from fieldmark.ledger import Ledger, Position, Reporter, keep_predictions, save_weights
@@ -72,6 +73,8 @@ def prepare(
     for stage in recipe.stages:  # a mistake in the last stage is told before the first begins
         parameter_plan(task.model, stage.train)
         stage_loss(task, stage)
+        if stage.solver == "lbfgs":
+            exact_decay(task.model, stage)
     return check_files(
         task,
         store.folder / CHECKED,
@@ -117,22 +120,15 @@ class Training:
         """Freeze, train, measure, and check that what was frozen stayed so."""
         started = time.perf_counter()
         plan, inputs = self.enter(stage)
-        self.ledger.say(f"stage {stage.name}: {stage.length} at batch {stage.batch_size}")
+        how = f"{stage.length} at batch {stage.batch_size}"
+        self.ledger.say(f"stage {stage.name}: {'exact' if stage.solver == 'lbfgs' else how}")
         for line in plan.describe(stage.lr, stage.weight_decay):
             self.ledger.say(f"  {line}")
         before = frozen_hash(self.model)
         prepared = time.perf_counter()
         if self.at.stage_step == 0:
             self.hand_over(inputs, stage)
-        StageSteps(
-            self.task,
-            stage,
-            plan,
-            inputs,
-            self.ledger,
-            kept=self.kept,
-            measure=lambda: self.measure(inputs, stage),
-        ).run()
+        self.take(stage, plan, inputs)
         after = frozen_hash(self.model)
         if before != after:
             raise TrainingError(
@@ -143,6 +139,16 @@ class Training:
             stage, plan, before, prepared - started, time.perf_counter() - prepared
         )
         self.ledger.checkpoint(self.model, None)
+
+    def take(self, stage: Stage, plan: ParameterPlan, inputs: StageInputs) -> None:
+        """All steps of a stage, or the one to the exact minimum."""
+        measure = partial(self.measure, inputs, stage)
+        if stage.solver == "lbfgs":
+            solve(self.model, stage, inputs, self.ledger, measure)
+            return
+        StageSteps(
+            self.task, stage, plan, inputs, self.ledger, kept=self.kept, measure=measure
+        ).run()
 
     def enter(self, stage: Stage) -> tuple[ParameterPlan, StageInputs]:
         """Put the model into the stage's state, and find out what it is fed."""
