@@ -101,7 +101,7 @@ def forecast(task: Task, stage: Stage) -> Forecast | None:
         step=int(_SCATTERED * step),
         evaluation=int(_SCATTERED * (evaluation + EVAL_BATCH * photo)) + (_SHARDS if row else 0),
         weights=weights + (STATES[stage.optimizer] + bool(stage.average)) * moved,
-        features=row * (len(task.split.train) + len(task.split.val)),
+        features=row * (stage.views * len(task.split.train) + len(task.split.val)),
     )
 
 

@@ -45,6 +45,11 @@ class HeadTrial:
         """Its one stage."""
         return self.recipe.stages[0]
 
+    @property
+    def views(self) -> int:
+        """How many of each photo it sees."""
+        return self.stage.views
+
     def see(
         self,
         split: str,
@@ -67,12 +72,12 @@ class HeadTrial:
         """Heads with one key see the same features."""
         pooling, head = self.recipe.pooling, self.recipe.head
         seed = self.recipe.seed if pooling.name == "compact_bilinear" else None
-        return pooling.model_dump_json(), head.signed_sqrt, head.l2_normalize, seed
+        return pooling.model_dump_json(), head.signed_sqrt, head.l2_normalize, self.views, seed
 
     def order_key(self) -> tuple[object, ...]:
         """Heads with one key take the same samples at each step."""
         stage, length = self.stage, (str(self.stage.length), str(self.stage.eval_every))
-        return self.recipe.seed, stage.samples_per_step, stage.sampling, *length
+        return self.recipe.seed, stage.samples_per_step, stage.sampling, self.views, *length
 
 
 def write_head(task: Task, head: HeadTrial, photos: Sequence[Photo]) -> Outcome:

@@ -15,7 +15,7 @@ from fieldmark.data.loader import batches
 from fieldmark.data.portion import deal, first_part
 from fieldmark.exact_stage import TOLERANCE, exact_decay, not_converged
 from fieldmark.head_run import HeadTrial, write_head
-from fieldmark.inputs import Progress, frozen_rows, sample_order
+from fieldmark.inputs import Progress, drawn_views, frozen_rows, sample_order
 from fieldmark.layers.model import Model
 from fieldmark.recipe import Recipe
 from fieldmark.schedule import Schedule
@@ -62,9 +62,7 @@ def run_head_trials(
     heads = [_start(task, trial) for trial in trials]
     fold_of = np.zeros(len(photos), np.int64)
     for part in _loads(heads, len(photos)):
-        networks = [_up_to_classifier(task, part_heads[0].recipe) for part_heads in part]
-        rows = frozen_rows(task, store, photos, networks, progress)
-        features = [FrozenFeatures(rows_of_part) for rows_of_part in rows]
+        features = _features(task, store, photos, [heads[0] for heads in part], progress)
         for fold, (train, judged) in enumerate(_cuts(task, photos, trials[0].folds)):
             for kept, alike in _by_fraction(task, train, part, trials[0].folds):
                 _train(list(zip(features, alike, strict=True)), photos, kept, judged)
@@ -81,6 +79,25 @@ def _model(task: Task, recipe: Recipe) -> Model:
 def _up_to_classifier(task: Task, recipe: Recipe) -> nn.Sequential:
     """From feature maps to what the classifier sees."""
     return nn.Sequential(*_model(task, recipe).chain()[1:-1])
+
+
+def _features(
+    task: Task,
+    store: FeatureStore,
+    photos: Sequence[Photo],
+    heads: Sequence[HeadTrial],
+    progress: Progress,
+) -> list[FrozenFeatures]:
+    """What each head sees of N photos: view after view, (V N, D)."""
+    networks = [_up_to_classifier(task, head.recipe) for head in heads]
+    rows: list[list[Tensor]] = [[] for _ in heads]
+    for number in range(max(head.views for head in heads)):
+        wanting = [place for place, head in enumerate(heads) if head.views > number]
+        chosen = [networks[place] for place in wanting]
+        seen = frozen_rows(task, store, photos, chosen, progress, number)
+        for place, rows_of_view in zip(wanting, seen, strict=True):
+            rows[place].append(rows_of_view)
+    return [FrozenFeatures(torch.cat(views) if len(views) > 1 else views[0]) for views in rows]
 
 
 def _start(task: Task, trial: Trial) -> HeadTrial:
@@ -113,7 +130,7 @@ def _loads(heads: Sequence[HeadTrial], photos: int) -> Iterator[list[list[HeadTr
     load: list[list[HeadTrial]] = []
     size = 0
     for part in by_features.values():
-        needed = 4 * photos * part[0].settings.weight.shape[1]
+        needed = 4 * photos * part[0].views * part[0].settings.weight.shape[1]
         if load and size + needed > MOST_BYTES:
             yield load
             load, size = [], 0
@@ -178,7 +195,7 @@ def _train(
         ]
         alike = [(features, heads) for features, heads in alike if heads]
         group = [head for _, heads in alike for head in heads]
-        steps, per_epoch = _steps(group[0], labels)
+        steps, per_epoch = _steps(group[0], labels, [photos[position] for position in train])
         stage = group[0].stage
         every = stage.eval_every.steps(steps_per_epoch=per_epoch, stage_steps=len(steps))
 
@@ -192,14 +209,19 @@ def _train(
 
         losses = train_heads(
             [(features, _settings(heads, len(steps), per_epoch)) for features, heads in alike],
-            torch.tensor(train),
-            labels,
+            _all_views(train, stage.views, len(photos)),
+            labels.repeat(stage.views),
             steps,
             watch,
             watch_after=range(0, len(steps), max(every, len(steps) // MEASURED)),
         )
         for head, of_head in zip(group, losses.T, strict=True):
             head.losses.append(of_head)
+
+
+def _all_views(positions: list[int], views: int, count: int) -> Tensor:
+    """Where the features of some of `count` photos stand, view after view."""
+    return torch.cat([torch.tensor(positions) + number * count for number in range(views)])
 
 
 def _solve(
@@ -211,9 +233,10 @@ def _solve(
     judged: dict[str, list[int]],
 ) -> None:
     """The exact heads of one kind of features, down the path of their decays."""
+    views = heads[0].views
     found = decay_path(
-        features.rows[train],
-        labels,
+        features.rows[_all_views(train, views, len(photos))],
+        labels.repeat(views),
         [head.settings.weight_decay for head in heads],
         classes=len(heads[0].settings.bias),
         tolerance=TOLERANCE,
@@ -248,13 +271,17 @@ def _settings(heads: Sequence[HeadTrial], total: int, per_epoch: int) -> list[He
     ]
 
 
-def _steps(head: HeadTrial, labels: Tensor) -> tuple[list[Tensor], int]:
-    """The samples of every step as a run of its own would draw them, and how many an epoch has."""
+def _steps(head: HeadTrial, labels: Tensor, photos: Sequence[Photo]) -> tuple[list[Tensor], int]:
+    """The samples of every step as a run of its own would draw them, and how many an epoch has.
+
+    A sample is a photo in a view: number v N + n for view v of photo n of N.
+    """
     stage, seed = head.stage, seed_for(head.recipe.seed, "stage", 0)
     per_epoch = stage.steps_per_epoch(len(labels))
     total = stage.length.steps(steps_per_epoch=per_epoch)
     steps: list[Tensor] = []
     for epoch in range(-(-total // per_epoch)):
         order = sample_order(labels.tolist(), sampling=stage.sampling, seed=seed, epoch=epoch)
-        steps += [torch.as_tensor(samples) for samples in batches(order, stage.samples_per_step)]
+        shown = order + len(labels) * drawn_views(photos, head.views, seed=seed, epoch=epoch)[order]
+        steps += [torch.as_tensor(samples) for samples in batches(shown, stage.samples_per_step)]
     return steps[:total], per_epoch

@@ -14,7 +14,7 @@ from fieldmark import machine
 from fieldmark.build import SplitName, Task, content_ids, features_key
 from fieldmark.data.cache import Pixels, resized_photos
 from fieldmark.data.chance import Chance
-from fieldmark.data.dataset import Photo
+from fieldmark.data.dataset import Photo, draw
 from fieldmark.data.loader import balanced_order, batches, epoch_order, load_batches
 from fieldmark.data.mixing import Mixing
 from fieldmark.layers.backbone import frozen_copy
@@ -48,12 +48,12 @@ class StageInputs(Protocol):
         """Logits (N, K) of a split through the eval view."""
 
 
-def make_inputs(task: Task, store: FeatureStore, progress: Progress) -> StageInputs:
-    """Features where the whole backbone is frozen, photos where any of it trains."""
+def make_inputs(task: Task, store: FeatureStore, progress: Progress, views: int = 1) -> StageInputs:
+    """Features of so many views where the whole backbone is frozen, else photos."""
     prefix, suffix = split_frozen(task.model)
     if len(prefix) == 0:
         return PhotoInputs(task, _resized(task, store.folder / RESIZED, progress))
-    return FrozenInputs(task, store, prefix[1:], suffix, progress)
+    return FrozenInputs(task, store, prefix[1:], suffix, progress, views)
 
 
 def _resized(task: Task, folder: Path, progress: Progress) -> dict[str, Pixels]:
@@ -92,6 +92,13 @@ def sample_order(
     if sampling == "balanced":
         return balanced_order(labels, seed=seed, epoch=epoch)
     return epoch_order(len(labels), seed=seed, epoch=epoch)
+
+
+def drawn_views(photos: Sequence[Photo], views: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Which view of each photo an epoch shows, (N,), decided by (seed, epoch, photo) alone."""
+    if views == 1:
+        return np.zeros(len(photos), np.int64)
+    return np.array([draw(seed, epoch, "view", photo.key) % views for photo in photos])
 
 
 def training_steps(
@@ -174,15 +181,17 @@ def frozen_rows(
     photos: Sequence[Photo],
     networks: Sequence[nn.Module],
     progress: Progress,
+    number: int = 0,
 ) -> list[Tensor]:
     """What each of several networks makes of the frozen backbone's maps, in one pass over photos.
 
     Args:
-        task: whose backbone and eval view.
+        task: whose backbone and views.
         store: has the maps that were computed before, and keeps the others.
         photos: N of them.
         networks: each from maps (n, C, H, W) in float32 to (n, ...).
         progress: is told how many photos are done.
+        number: of the view, see `features_key`.
 
     Returns:
         (N, ...) for each network, in the photos' order.
@@ -190,20 +199,23 @@ def frozen_rows(
 
     def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
         eyes = frozen_copy(task.model.backbone, task.dtype)  # not where all maps are there
-        return frozen_maps(eyes, task.eval_view, photos, positions, task.dtype)
+        return frozen_maps(eyes, view, photos, positions, task.dtype, number)
 
-    ids = content_ids(photos, task.eval_view)
+    view = task.train_view if number else task.eval_view
+    ids = content_ids(photos, view)
+    if number:  # chance goes by the photo's name
+        ids = [f"{content} {photo.key}" for content, photo in zip(ids, photos, strict=True)]
     rows = [torch.empty(0) for _ in networks]
     done = 0
-    for positions, maps in store.features(features_key(task), ids, compute):
+    for positions, maps in store.features(features_key(task, number), ids, compute):
         for start in range(0, len(positions), EVAL_BATCH):
             part = slice(start, start + EVAL_BATCH)
             found = maps[part].float()
-            for number, network in enumerate(networks):
+            for place, network in enumerate(networks):
                 pooled = network(found)
                 if not done and not start:
-                    rows[number] = pooled.new_empty((len(photos), *pooled.shape[1:]))
-                rows[number][positions[part]] = pooled
+                    rows[place] = pooled.new_empty((len(photos), *pooled.shape[1:]))
+                rows[place][positions[part]] = pooled
         done += len(positions)
         progress(done, len(photos))
     return rows
@@ -219,13 +231,15 @@ class FrozenInputs:
         prefix: nn.Sequential,
         suffix: nn.Sequential,
         progress: Progress,
+        views: int = 1,
     ) -> None:
         self._task = task
         self._store = store
         self._prefix = prefix  # from the feature map on
         self._suffix = suffix
         self._progress = progress
-        self._train = self._features(task.part("train"))  # (N, ...)
+        self._photos = task.part("train")
+        self._train = torch.stack([self._features(self._photos, v) for v in range(views)])
         self._labels = torch.tensor([photo.label for photo in task.part("train")])
         self._val = self._features(task.part("val"))
         self._minitrain = task.split.minitrain_in_train
@@ -237,23 +251,25 @@ class FrozenInputs:
 
     @property
     def train(self) -> tuple[Tensor, Tensor]:
-        """Features (N, ...) and labels (N,) of the training photos."""
-        return self._train, self._labels
+        """Features (V N, ...) of the training photos in each of V views, and labels (V N,)."""
+        return self._train.flatten(0, 1), self._labels.repeat(len(self._train))
 
     def epoch(
         self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int, first: int
     ) -> Iterator[Batch]:
-        """Batches of features; they are of the eval view, so seed and epoch change nothing."""
-        del seed, epoch
+        """Batches of features; seed and epoch say which view of each photo."""
+        views = torch.from_numpy(
+            drawn_views(self._photos, len(self._train), seed=seed, epoch=epoch)
+        )
         for group in groups[first:]:
             indices = torch.as_tensor(group)
-            yield Batch(indices, self._train[indices], self._labels[indices])
+            yield Batch(indices, self._train[views[indices], indices], self._labels[indices])
 
     def logits(self, split: SplitName) -> NDArray[np.float32]:
         """Logits of a split; features of `test` are computed when they are asked for."""
         features = {
-            "train": lambda: self._train,
-            "minitrain": lambda: self._train[self._minitrain],
+            "train": lambda: self._train[0],
+            "minitrain": lambda: self._train[0, self._minitrain],
             "val": lambda: self._val,
             "test": lambda: self._features(self._task.part("test")),
         }[split]()
@@ -261,5 +277,6 @@ class FrozenInputs:
             logits = torch.cat([self._suffix(part) for part in torch.split(features, 1024)])
         return cast("NDArray[np.float32]", logits.numpy())
 
-    def _features(self, photos: Sequence[Photo]) -> Tensor:
-        return frozen_rows(self._task, self._store, photos, [self._prefix], self._progress)[0]
+    def _features(self, photos: Sequence[Photo], number: int = 0) -> Tensor:
+        networks, progress = [self._prefix], self._progress
+        return frozen_rows(self._task, self._store, photos, networks, progress, number)[0]

@@ -34,18 +34,20 @@ def frozen_maps(
     photos: Sequence[Photo],
     positions: Sequence[int],
     dtype: torch.dtype,
+    number: int = 0,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (positions in `photos`, feature maps (n, C, H, W)) through the eval view.
+    """Yield (positions in `photos`, feature maps (n, C, H, W)) through a view.
 
     Args:
         eyes: a `frozen_copy` of a backbone.
-        view: an eval view; what is random in it would not be seen again.
+        view: an eval view, or one whose chance depends on the photo and `number` alone.
         photos: read from disk as they are needed.
         positions: which of them, in the order wanted.
         dtype: what `eyes` computes in.
+        number: which of a random view's many.
     """
     groups = batches(list(positions), EVAL_BATCH)
-    loaded = load_batches(photos, view, groups, seed=0, epoch=0, workers=machine.cores())
+    loaded = load_batches(photos, view, groups, seed=0, epoch=number, workers=machine.cores())
     with torch.inference_mode():
         for batch in loaded:
             yield batch.indices.tolist(), eyes(view.normalize(batch.images, dtype))

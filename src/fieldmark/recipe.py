@@ -137,6 +137,9 @@ class Stage(Section):
     """Share of each label that is spread over all classes."""
     class_weights: Literal["balanced"] | dict[str, Positive] | None = None
     """`balanced` (inverse to the class's size), or class name -> weight, 1 for those not named."""
+    views: Annotated[int, Field(ge=1, le=64)] = 1
+    """Of a frozen backbone: the plain view of each photo, and others as `augment` and `mirror` make
+    them, computed once; each epoch shows one of them."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """Every training photo once an epoch, or every class equally often."""
     batch_norm: Literal["frozen", "train"] = "frozen"
@@ -242,6 +245,11 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _exact_heads_stand_on_what_is_fixed(self) -> Self:
         for stage in self.stages:
+            if stage.views > 1 and _moves_backbone(stage.train):
+                raise ValueError(
+                    f"stage {stage.name}: `views` are kept of a frozen backbone, and this stage "
+                    "trains it, so each epoch shows new ones anyway. Leave it out."
+                )
             if stage.solver == "lbfgs" and (_moves_backbone(stage.train) or self.head.drop_rate):
                 what = "`head.drop_rate` makes by chance" if self.head.drop_rate else "move as well"
                 raise ValueError(

@@ -154,7 +154,8 @@ class Training:
         """Put the model into the stage's state, and find out what it is fed."""
         plan = parameter_plan(self.model, stage.train)
         set_trainable(self.model, plan, train_batch_norm=stage.batch_norm == "train")
-        return plan, make_inputs(self.task, self.store, partial(self.ledger.progress, "features"))
+        progress = partial(self.ledger.progress, "features")
+        return plan, make_inputs(self.task, self.store, progress, stage.views)
 
     def hand_over(self, inputs: StageInputs, stage: Stage) -> None:
         """Measure before the first step: it must be where the stage before ended."""
