@@ -248,3 +248,19 @@ def test_who_trains_the_backbone_shares_nothing(train: str):
     assert recipe.trains_backbone
     assert recipe.group_key() == recipe.hash()
     assert read(TWO_STAGES).trains_backbone
+
+
+def test_a_stage_may_be_left_out():
+    one = read(TWO_STAGES, "stages.head=null")
+    assert [stage.name for stage in one.stages] == ["all"]
+    assert check_text(one.to_yaml(), Recipe) == one
+    with pytest.raises(RecipeError, match=r"`stages`: give at least one stage"):
+        read(SMALLEST, "stages.head=null")
+    with pytest.raises(RecipeError, match=r"stages\.1\.lr` should be greater than 0, got -1"):
+        read(TWO_STAGES, "stages.all.lr=-1", "stages.head=null")
+
+
+def test_fractions_of_train_share_a_group_and_are_other_trainings():
+    whole, half = read(SMALLEST), read(SMALLEST, "data.train_fraction=0.5")
+    assert whole.group_key() == half.group_key()
+    assert whole.hash() != half.hash()

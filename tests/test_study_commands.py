@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,31 @@ def test_a_failed_cell_is_told_with_its_reason(
     assert [row["status"] for row in rows] == ["finished", "finished", "failed", "failed"]
     assert rows[2]["mean"] is None
     assert "The loss became" in rows[2]["reason"]
+
+
+AMOUNTS = """\
+name: amounts
+question: What would more photos give, each at the rate that suits it?
+base: %s@head
+axes:
+  - {key: data.train_fraction, values: [0.3, 0.6, 1]}
+  - {key: stages.head.lr, values: [0.001, 1], role: nuisance}
+objective: {folds: 2}
+"""
+
+
+def test_nuisances_are_compared_at_their_best_and_fractions_make_curves(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+    (folder / "amounts.yaml").write_text(AMOUNTS % (folder / "base.yaml"))
+    told = _told("run", folder / "amounts.yaml", "--out", folder / "amounts")
+    assert "lr 0.001: Twice the training photos would bring top-1 from" in told
+    assert "lr 1: Twice the training photos would bring top-1 from" in told
+    assert "train_fraction 0.3" in told
+    effects = [line for line in told.splitlines() if re.match("Real|Noise|Cannot tell", line)]
+    assert len(effects) == 3  # of the fractions, each at its best rate; none of the rates
+    assert not any("lr" in line for line in effects)
 
 
 def test_a_base_ends_with_the_stage_it_names() -> None:
