@@ -283,3 +283,19 @@ def test_a_recipe_is_cut_after_a_stage_it_has():
     assert [stage.name for stage in recipe.until("head").stages] == ["head"]
     with pytest.raises(RecipeError, match=r"no stage 'tail' here; stages: head, all\."):
         recipe.until("tail")
+
+
+def test_a_stage_may_be_left_out():
+    one = read(TWO_STAGES, "stages.head=null")
+    assert [stage.name for stage in one.stages] == ["all"]
+    assert check_text(one.to_yaml(), Recipe) == one
+    with pytest.raises(RecipeError, match=r"`stages`: give at least one stage"):
+        read(SMALLEST, "stages.head=null")
+    with pytest.raises(RecipeError, match=r"stages\.1\.lr` should be greater than 0, got -1"):
+        read(TWO_STAGES, "stages.all.lr=-1", "stages.head=null")
+
+
+def test_fractions_of_train_share_a_group_and_are_other_trainings():
+    whole, half = read(SMALLEST), read(SMALLEST, "data.train_fraction=0.5")
+    assert whole.group_key() == half.group_key()
+    assert whole.hash() != half.hash()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.errors import DataError, RecipeError, RecordError, SettingError
-from fieldmark.shipped import base_text, find_design, study_names
+from fieldmark.shipped import base_text, find_design
 from fieldmark.studies.study import Study
 
 BASE = """\
@@ -160,14 +160,29 @@ def test_a_photo_that_can_not_be_read_is_one_error_too(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", study_names())
-def test_every_shipped_study_makes_recipes(name: str, tmp_path: Path) -> None:
-    design = find_design(name, [f"data.folder={tmp_path}"])
-    cells = design.cells(design.points())
-    assert len(cells) == len(design.points()) >= 4
-    assert design.folds == 5  # all of them leave the backbone frozen
-    assert len({cell.recipe.group_key() for cell in cells}) <= 3
-    assert design.file.question.endswith("?")
+AMOUNTS = """\
+name: amounts
+question: What would more photos give, each at the rate that suits it?
+base: %s@head
+axes:
+  - {key: data.train_fraction, values: [0.3, 0.6, 1]}
+  - {key: stages.head.lr, values: [0.001, 1], role: nuisance}
+objective: {folds: 2}
+"""
+
+
+def test_nuisances_are_compared_at_their_best_and_fractions_make_curves(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+    (folder / "amounts.yaml").write_text(AMOUNTS % (folder / "base.yaml"))
+    told = _told("run", folder / "amounts.yaml", "--out", folder / "amounts")
+    assert "lr 0.001: Twice the training photos would bring top-1 from" in told
+    assert "lr 1: Twice the training photos would bring top-1 from" in told
+    assert "train_fraction 0.3" in told
+    effects = [line for line in told.splitlines() if re.match("Real|Noise|Cannot tell", line)]
+    assert len(effects) == 3  # of the fractions, each at its best rate; none of the rates
+    assert not any("lr" in line for line in effects)
 
 
 def test_a_base_ends_with_the_stage_it_names() -> None:

@@ -80,6 +80,7 @@ def _count_looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         {"lr": 0.5, "more": ", accumulate: 2, sampling: balanced, momentum: 0"},
         {"lr": 0.5, "pooling": "compact_bilinear, sketch_dim: 300"},
         {"data": ", train_fraction: 0.4"},
+        {"lr": 0.5, "data": ", mirror: true", "more": ", views: 3"},
     ],
 )
 def test_together_is_alone(

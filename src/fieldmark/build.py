@@ -154,11 +154,12 @@ def make_model(recipe: Recipe, backbone: Backbone, *, classes: int) -> Model:
     return Model(backbone, pooling, head)
 
 
-def features_key(task: Task) -> str:
+def features_key(task: Task, number: int = 0) -> str:
     """Name of the way this task's frozen feature maps come about, as `backbone@level@336px@hash`.
 
-    Two tasks share maps only if weights, level, preprocessing, number type, thread count and the
-    versions of the code that computes are all equal.
+    View number 0 is the eval view, those after it are drawn from the train view. Two tasks share
+    maps only if weights, level, preprocessing, number type, thread count and the versions of the
+    code that computes are all equal.
     """
     versions = machine.describe()
     parts = {
@@ -172,6 +173,8 @@ def features_key(task: Task) -> str:
         "threads": torch.get_num_threads(),
         **{name: versions[name] for name in ("fieldmark", "torch", "torchvision", "cpu")},
     }
+    if number:
+        parts |= {"view": task.train_view.to_dict(), "number": number}
     shown = (parts["backbone"], parts["level"], f"{task.eval_view.image_size}px")
     name = "@".join(re.sub(r"[^\w.-]+", "-", str(part)) for part in shown)
     return f"{name}@{sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]}"

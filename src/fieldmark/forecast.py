@@ -101,6 +101,7 @@ def forecast(task: Task, stage: Stage, *, kept: bool = False) -> Forecast | None
         look = _look(model.to("meta"), stage.batch_size, side, task.dtype)
     except Exception:  # a forecast must not stop the training it is about
         return None
+    rows = photos + (stage.views - 1) * len(task.split.train)
     photo = int(_IN_FLIGHT * 3 * 4 * side**2)
     step = look.step + (0 if look.row else stage.batch_size * photo)
     moved = 4 * sum(group.count for group in plan.trained)
@@ -111,7 +112,7 @@ def forecast(task: Task, stage: Stage, *, kept: bool = False) -> Forecast | None
         step=int(_SCATTERED * step),
         evaluation=int(_SCATTERED * look.pooling) if reads_maps else through,
         weights=best + (0 if reads_maps else eyes) + _copies(stage) * moved,
-        features=min(look.row * photos, most_bytes()),  # the others are memory-mapped
+        features=min(look.row * rows, most_bytes()),  # the others are memory-mapped
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from fieldmark import probe
 from fieldmark.cost import Cost, Pass, own_memory, size_of
-from fieldmark.head_order import MEASURED, Head, Order, orders
-from fieldmark.head_trials import loads, up_to_classifier, write
+from fieldmark.head_order import MEASURED, Order, orders
+from fieldmark.head_run import Head, write_head
+from fieldmark.head_trials import loads, up_to_classifier
 from fieldmark.probe import Timed, time_network
 from fieldmark.scratch import most_bytes
 from fieldmark.studies.trial import OUT_OF_FOLD
@@ -38,14 +40,15 @@ def add_heads(cost: Cost, shared: Pass, heads: Sequence[Head]) -> None:
     parts = list(loads(heads, len(shared.photos)))
     networks = [up_to_classifier(shared.task, part[0].recipe) for load in parts for part in load]
     cost.add("building", probe.clock() - started)
-    for _ in parts:
-        shared.look(cost)
+    for load in parts:
+        for _ in range(max(part[0].views for part in load)):
+            shared.look(cost)
     pooled: dict[tuple[object, ...], Timed] = {}
     for network, part in zip(networks, (part for load in parts for part in load), strict=True):
         kind = part[0].features_key()[:-1]  # another seed takes as long
         if kind not in pooled:
             pooled[kind] = time_network(network, shared.maps)
-        cost.add(f"{shared.side}: pooling", pooled[kind], len(shared.photos))
+        cost.add(f"{shared.side}: pooling", pooled[kind], part[0].views * len(shared.photos))
     taken: dict[object, _OrderTime] = {}
     for load in parts:
         _add_load(cost, shared, load, taken)
@@ -102,12 +105,13 @@ def _cut(shared: Pass, folds: int | None) -> tuple[list[int], dict[str, list[int
 
 
 def _rows(shared: Pass, load: Sequence[Sequence[Head]]) -> list[Tensor]:
-    """Features as long as the real ones; what they hold does not count."""
-    lengths = [part[0].settings.weight.shape[1] for part in load]
+    """Features as many and as long as the real ones; what they hold does not count."""
+    shapes = [(part[0].views * len(shared.photos), _length(part)) for part in load]
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(len(shared.photos), max(lengths), generator=generator)
+    most, longest = (max(sizes) for sizes in zip(*shapes, strict=True))
+    drawn = torch.randn(most, longest, generator=generator)
     drawn /= drawn.norm(dim=1, keepdim=True)
-    return [drawn[:, :length].contiguous() for length in lengths]
+    return [drawn[:count, :length].contiguous() for count, length in shapes]
 
 
 def _time_order(order: Order, steps: Sequence[Tensor]) -> _OrderTime:
@@ -153,7 +157,7 @@ def _add_runs(cost: Cost, shared: Pass, head: Head, runs: int) -> None:
             )
             for number in range(WRITTEN)
         ]
-        each = [_seconds(lambda one=one: write(shared.task, one, shared.photos)) for one in done]  # type: ignore[misc]
+        each = [_seconds(partial(write_head, shared.task, one, shared.photos)) for one in done]
         cost.add("writing runs", Timed(tuple(each)), runs)
         cost.disk += runs * (size_of(Path(folder)) // WRITTEN + RECORD)
 
@@ -163,7 +167,7 @@ def _memory(shared: Pass, parts: Sequence[Sequence[Sequence[Head]]]) -> int:
     count = len(shared.photos)
     heads = [head for load in parts for part in load for head in part]
     classes = len(heads[0].settings.bias)
-    held = max(4 * count * sum(_length(part) for part in load) for load in parts)
+    held = max(4 * count * sum(part[0].views * _length(part) for part in load) for load in parts)
     rows = min(held, most_bytes())  # the others are mapped
     products = max(sum(4 * count**2 for part in load if _is_dual(part, count)) for load in parts)
     answers = 4 * count * classes * len(heads) * (1 if heads[0].trial.folds else 2)

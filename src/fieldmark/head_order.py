@@ -1,80 +1,23 @@
 """Heads of trials under way, those that take the same samples at each step together."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fieldmark.build import seed_for
 from fieldmark.data.dataset import Photo
 from fieldmark.data.loader import batches
-from fieldmark.inputs import sample_order
-from fieldmark.metrics import log_softmax
-from fieldmark.recipe import Recipe, Stage
+from fieldmark.head_run import Head
+from fieldmark.inputs import drawn_views, sample_order
+from fieldmark.recipe import Stage
 from fieldmark.schedule import Schedule
-from fieldmark.studies.trial import Trial
 from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings
 from fieldmark.training.many_heads import train_heads
 
 MEASURED = 10  # times in a stage: enough to see a curve's shape
-
-
-@dataclass
-class Head:
-    """One trial under way, and what was seen of it so far."""
-
-    trial: Trial
-    settings: HeadSettings
-    losses: list[Tensor] = field(default_factory=list)  # of each step, one for each fold
-    curve: dict[int, dict[str, list[NDArray[np.float64]]]] = field(default_factory=dict)
-    """Steps done -> split -> for each fold (photos, sum of losses, photos named rightly)."""
-    logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    """Split -> logits (N, K) after the last step, in the order of train + val."""
-    folds: NDArray[np.int64] | None = None
-    """The fold each photo was left out with, (N,)."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """The trial's."""
-        return self.trial.recipe
-
-    @property
-    def stage(self) -> Stage:
-        """The only one."""
-        return self.recipe.stages[0]
-
-    def see(
-        self,
-        split: str,
-        step: int,
-        logits: NDArray[np.float32],
-        positions: list[int],
-        photos: Sequence[Photo],
-    ) -> None:
-        """Note what the head says of photos after a step; of the last step, every logit."""
-        labels = np.array([photos[position].label for position in positions])
-        with np.errstate(all="ignore"):  # of a head that diverged, which is told at the end
-            losses = -log_softmax(logits)[np.arange(len(labels)), labels]
-        right = float((logits.argmax(1) == labels).sum())
-        seen = np.array([len(labels), losses.sum(), right])
-        self.curve.setdefault(step, {}).setdefault(split, []).append(seen)
-        empty = np.full((len(photos), logits.shape[1]), np.nan, np.float32)
-        self.logits.setdefault(split, empty)[positions] = logits
-
-    def features_key(self) -> tuple[object, ...]:
-        """Heads with one key see the same features."""
-        pooling, head = self.recipe.pooling, self.recipe.head
-        seed = self.recipe.seed if pooling.name == "compact_bilinear" else None
-        return pooling.model_dump_json(), head.signed_sqrt, head.l2_normalize, seed
-
-    def order_key(self) -> tuple[object, ...]:
-        """Heads with one key take the same samples at each step."""
-        stage, length = self.stage, (str(self.stage.length), str(self.stage.eval_every))
-        return self.recipe.seed, stage.samples_per_step, stage.sampling, *length
 
 
 @dataclass(frozen=True)
@@ -83,7 +26,7 @@ class Order:
 
     Attributes:
         parts: Features, and the heads over them.
-        photos: All of them.
+        photos: All of them, N; features of view v of photo n stand in row v N + n.
         train: Positions in `photos` that are trained on.
         judged: Split -> positions.
     """
@@ -105,15 +48,25 @@ class Order:
 
     @cached_property
     def steps(self) -> list[Tensor]:
-        """The samples of every step, as a run of its own would draw them."""
+        """The samples of every step, as a run of its own would draw them.
+
+        A sample is a photo in a view: number v n + i for view v of photo i of n trained on.
+        """
         stage, seed = self._stage, seed_for(self.heads[0].recipe.seed, "stage", 0)
         total = stage.length.steps(steps_per_epoch=self._per_epoch)
-        labels = self.labels.tolist()
+        labels, photos = self.labels.tolist(), [self.photos[position] for position in self.train]
         steps: list[Tensor] = []
         for epoch in range(-(-total // self._per_epoch)):
             order = sample_order(labels, sampling=stage.sampling, seed=seed, epoch=epoch)
-            steps += [torch.as_tensor(part) for part in batches(order, stage.samples_per_step)]
+            views = drawn_views(photos, stage.views, seed=seed, epoch=epoch)
+            shown = batches(order + len(labels) * views[order], stage.samples_per_step)
+            steps += [torch.as_tensor(part) for part in shown]
         return steps[:total]
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Where the features of the photos trained on stand, view after view, (V n,)."""
+        return all_views(self.train, self._stage.views, len(self.photos))
 
     @property
     def measured_after(self) -> range:
@@ -136,8 +89,8 @@ class Order:
             (features, _settings(heads, len(self.steps), self._per_epoch))
             for features, heads in self.parts
         ]
-        train = torch.tensor(self.train)
-        return train_heads(settings, train, self.labels, steps, watch, measured_after)
+        labels = self.labels.repeat(self._stage.views)
+        return train_heads(settings, self.rows, labels, steps, watch, measured_after)
 
     @property
     def _stage(self) -> Stage:
@@ -146,6 +99,11 @@ class Order:
     @property
     def _per_epoch(self) -> int:
         return self._stage.steps_per_epoch(len(self.train))
+
+
+def all_views(positions: list[int], views: int, count: int) -> Tensor:
+    """Where the features of some of `count` photos stand, view after view."""
+    return torch.cat([torch.tensor(positions) + number * count for number in range(views)])
 
 
 def orders(

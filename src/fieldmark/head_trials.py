@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -12,15 +11,15 @@ from torch import Tensor, nn
 from fieldmark.build import Task, make_model
 from fieldmark.data.dataset import Photo
 from fieldmark.data.portion import deal, first_part
-from fieldmark.head_order import Head, orders
+from fieldmark.exact_stage import TOLERANCE, exact_decay, not_converged
+from fieldmark.head_order import all_views, orders
+from fieldmark.head_run import Head, write_head
 from fieldmark.inputs import Progress, frozen_rows
 from fieldmark.layers.model import Model
-from fieldmark.ledger import keep_predictions
 from fieldmark.recipe import Recipe
 from fieldmark.scratch import most_bytes
-from fieldmark.studies.run import RunWriter
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
-from fieldmark.train import run_manifest
+from fieldmark.training.exact import decay_path
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.heads import FrozenFeatures, HeadSettings
 from fieldmark.training.optim import parameter_plan
@@ -43,16 +42,14 @@ def run_head_trials(
     folds = heads[0].trial.folds
     fold_of = np.zeros(len(photos), np.int64)
     for part in loads(heads, len(photos)):
-        networks = [up_to_classifier(task, part_heads[0].recipe) for part_heads in part]
-        rows = frozen_rows(task, store, photos, networks, progress)
-        features = [FrozenFeatures(rows_of_part) for rows_of_part in rows]
+        features = _features(task, store, photos, [heads[0] for heads in part], progress)
         for fold, (train, judged) in enumerate(_cuts(task, photos, folds)):
             for kept, alike in _by_fraction(task, train, part, folds):
                 _train(list(zip(features, alike, strict=True)), photos, kept, judged)
             fold_of[judged.get(OUT_OF_FOLD, [])] = fold
         for head in chain(*part):
             head.folds = fold_of if folds else None
-            yield write(task, head, photos)
+            yield write_head(task, head, photos)
 
 
 def _model(task: Task, recipe: Recipe) -> Model:
@@ -62,6 +59,25 @@ def _model(task: Task, recipe: Recipe) -> Model:
 def up_to_classifier(task: Task, recipe: Recipe) -> nn.Sequential:
     """From feature maps to what the classifier sees."""
     return nn.Sequential(*_model(task, recipe).chain()[1:-1])
+
+
+def _features(
+    task: Task,
+    store: FeatureStore,
+    photos: Sequence[Photo],
+    heads: Sequence[Head],
+    progress: Progress,
+) -> list[FrozenFeatures]:
+    """What each head sees of N photos: view after view, (V N, D)."""
+    networks = [up_to_classifier(task, head.recipe) for head in heads]
+    rows: list[list[Tensor]] = [[] for _ in heads]
+    for number in range(max(head.views for head in heads)):
+        wanting = [place for place, head in enumerate(heads) if head.views > number]
+        chosen = [networks[place] for place in wanting]
+        seen = frozen_rows(task, store, photos, chosen, progress, number=number)
+        for place, rows_of_view in zip(wanting, seen, strict=True):
+            rows[place].append(rows_of_view)
+    return [FrozenFeatures(torch.cat(views) if len(views) > 1 else views[0]) for views in rows]
 
 
 def start_head(task: Task, trial: Trial) -> Head | None:
@@ -74,6 +90,8 @@ def start_head(task: Task, trial: Trial) -> Head | None:
     if len(trial.recipe.stages) != 1 or trial.recipe.head.drop_rate:
         return None
     model = _model(task, trial.recipe)
+    if stage.solver == "lbfgs":
+        exact_decay(model, stage)
     plan = parameter_plan(model, stage.train)
     trained = [name for group in plan.trained for name in group.names]
     if not trained or not all(name.startswith(CLASSIFIER) for name in trained):
@@ -104,7 +122,7 @@ def loads(heads: Sequence[Head], photos: int) -> Iterator[list[list[Head]]]:
     load: list[list[Head]] = []
     size = 0
     for part in by_features.values():
-        needed = 4 * photos * part[0].settings.weight.shape[1]
+        needed = 4 * photos * part[0].views * part[0].settings.weight.shape[1]
         if load and size + needed > most_bytes():
             yield load
             load, size = [], 0
@@ -153,43 +171,39 @@ def _train(
     judged: dict[str, list[int]],
 ) -> None:
     """Train the heads on one cut of the photos, those with the same order of samples together."""
-    for order in orders(parts, photos, train, judged):
+    for features, heads in parts:
+        if exact := [head for head in heads if head.stage.solver == "lbfgs"]:
+            _solve(features, exact, photos, train, judged)
+    stepping = [
+        (features, [head for head in heads if head.stage.solver == "steps"])
+        for features, heads in parts
+    ]
+    for order in orders(stepping, photos, train, judged):
         losses = order.take(order.steps, order.measured_after)
         for head, of_head in zip(order.heads, losses.T, strict=True):
             head.losses.append(of_head)
 
 
-def write(task: Task, head: Head, photos: Sequence[Photo]) -> Outcome:
-    """Make a run of what was seen of a head."""
-    task = replace(task, recipe=head.recipe)
-    more = {"folds": head.trial.folds, "weights": "not kept; `fieldmark refit` makes them"}
-    losses = torch.stack(head.losses).mean(0)  # (S,)
-    recipe, folder = head.recipe.to_yaml(), head.trial.folder
-    with RunWriter.create(folder, recipe, run_manifest(task) | more) as writer:
-        _record_curve(writer, head, losses)
-        if not losses.isfinite().all():
-            step = int(losses.isfinite().logical_not().nonzero()[0])
-            reason = f"The loss became {float(losses[step])} at step {step + 1} of the stage."
-            writer.fail(reason)
-            return Outcome(folder, "failed", reason=reason)
-        metrics: dict[str, float] = {}
-        for split, logits in head.logits.items():
-            there = np.flatnonzero(~np.isnan(logits[:, 0])).tolist()
-            chosen = [photos[position] for position in there]
-            folds = None if head.folds is None else head.folds[there].tolist()
-            found = keep_predictions(writer, split, chosen, logits[there], folds)
-            metrics |= {f"{split}/{name}": value for name, value in found.items()}
-        writer.record(metrics, step=len(losses), stage=head.stage.name)
-        writer.finish()
-    return Outcome(folder, "finished", metrics)
-
-
-def _record_curve(writer: RunWriter, head: Head, losses: Tensor) -> None:
-    before = 0
-    for step, splits in sorted(head.curve.items()):
-        found = {"train/loss": float(losses[before:step].mean())} if step else {}
-        for split, folds in splits.items():
-            count, loss, right = np.sum(folds, axis=0)
-            found |= {f"{split}/loss": loss / count, f"{split}/top1": right / count}
-        writer.record(found, step=step, stage=head.stage.name)
-        before = step
+def _solve(
+    features: FrozenFeatures,
+    heads: Sequence[Head],
+    photos: Sequence[Photo],
+    train: list[int],
+    judged: dict[str, list[int]],
+) -> None:
+    """The exact heads of one kind of features, down the path of their decays."""
+    views = heads[0].views
+    labels = torch.tensor([photos[position].label for position in train])
+    found = decay_path(
+        features.rows[all_views(train, views, len(photos))],
+        labels.repeat(views),
+        [head.settings.weight_decay for head in heads],
+        classes=len(heads[0].settings.bias),
+        tolerance=TOLERANCE,
+    )
+    for head, exact in zip(heads, found, strict=True):
+        head.losses.append(torch.tensor([exact.loss]))
+        head.problem = head.problem or not_converged(exact)
+        for split, positions in judged.items():
+            logits = features.rows[positions] @ exact.weight.T + exact.bias
+            head.see(split, 1, logits.numpy(), positions, photos)

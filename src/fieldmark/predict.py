@@ -38,20 +38,22 @@ def frozen_maps(
     positions: Sequence[int],
     dtype: torch.dtype,
     passes: Passes | None = None,
+    number: int = 0,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (positions in `photos`, feature maps (n, C, H, W)) through the eval view.
+    """Yield (positions in `photos`, feature maps (n, C, H, W)) through a view.
 
     Args:
         eyes: a `frozen_copy` of a backbone.
-        view: an eval view; what is random in it would not be seen again.
+        view: an eval view, or one whose chance depends on the photo and `number` alone.
         photos: read from disk as they are needed.
         positions: which of them, in the order wanted.
         dtype: what `eyes` computes in.
         passes: how many photos memory has room for at once, where that is not all of a batch.
+        number: which of a random view's many.
     """
     passes = passes or Passes()
     groups = batches(list(positions), EVAL_BATCH)
-    loaded = load_batches(photos, view, groups, seed=0, epoch=0, workers=machine.cores())
+    loaded = load_batches(photos, view, groups, seed=0, epoch=number, workers=machine.cores())
     for batch in loaded:
         with torch.inference_mode():  # not around the yield: it would reach whoever iterates
             maps = in_passes(lambda p: eyes(view.normalize(p, dtype)), batch.images, passes)

@@ -14,6 +14,7 @@ import torch
 from fieldmark import durable, machine
 from fieldmark.build import SplitName, Task, build, check_files
 from fieldmark.errors import SettingError, TrainingError
+from fieldmark.exact_stage import exact_decay, solve
 from fieldmark.forecast import forecast
 from fieldmark.inputs import StageInputs, are_kept, make_inputs, stage_loss
 from fieldmark.layers.weights import tensors_hash
@@ -97,6 +98,8 @@ def prepare(
             )
         parameter_plan(task.model, stage.train)
         stage_loss(task, stage)
+        if stage.solver == "lbfgs":
+            exact_decay(task.model, stage)
     return check_files(
         task,
         store.folder / CHECKED,
@@ -161,22 +164,15 @@ class Training:
         """Freeze, train, measure, and check that what was frozen stayed so."""
         started = time.perf_counter()
         plan, inputs = self.enter(stage)
-        self.ledger.say(f"stage {stage.name}: {stage.length} at batch {stage.batch_size}")
+        how = f"{stage.length} at batch {stage.batch_size}"
+        self.ledger.say(f"stage {stage.name}: {'exact' if stage.solver == 'lbfgs' else how}")
         for line in plan.describe(stage.lr, stage.weight_decay):
             self.ledger.say(f"  {line}")
         before = frozen_hash(self.model)
         prepared = time.perf_counter()
         if self.at.stage_step == 0:
             self.hand_over(inputs, stage)
-        StageSteps(
-            self.task,
-            stage,
-            plan,
-            inputs,
-            self.ledger,
-            kept=self.kept,
-            measure=lambda: self.measure(inputs, stage),
-        ).run()
+        self.take(stage, plan, inputs)
         after = frozen_hash(self.model)
         if before != after:
             raise TrainingError(
@@ -190,6 +186,16 @@ class Training:
             stage, plan, (before, after), prepared - started, time.perf_counter() - prepared
         )
         self.ledger.checkpoint(self.model, None)
+
+    def take(self, stage: Stage, plan: ParameterPlan, inputs: StageInputs) -> None:
+        """All steps of a stage, or the one to the exact minimum."""
+        measure = partial(self.measure, inputs, stage)
+        if stage.solver == "lbfgs":
+            solve(self.model, stage, inputs, self.ledger, measure)
+            return
+        StageSteps(
+            self.task, stage, plan, inputs, self.ledger, kept=self.kept, measure=measure
+        ).run()
 
     def check_agreement(self) -> None:
         """Prove that all processes hold the same weights."""
@@ -207,7 +213,7 @@ class Training:
         set_trainable(self.model, plan, train_batch_norm=stage.batch_norm == "train")
         ledger = self.ledger
         progress = partial(ledger.progress, "features")
-        return plan, make_inputs(self.task, self.store, progress, ledger.say)
+        return plan, make_inputs(self.task, self.store, progress, ledger.say, stage.views)
 
     def hand_over(self, inputs: StageInputs, stage: Stage) -> None:
         """Measure before the first step: it must be where the stage before ended."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from fieldmark.build import Task
 from fieldmark.errors import FieldmarkError
-from fieldmark.head_order import Head
+from fieldmark.head_run import Head
 from fieldmark.head_trials import run_head_trials, start_head
 from fieldmark.ledger import Reporter, Silent
 from fieldmark.metrics import classification_metrics
