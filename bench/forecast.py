@@ -140,7 +140,7 @@ def stage(base: Path) -> dict[str, object]:
     """Train a recipe's head here: bytes foretold by the training itself, and true."""
     from fieldmark.cost import own_memory
     from fieldmark.forecast import forecast
-    from fieldmark.inputs import are_kept
+    from fieldmark.frozen_rows import are_kept
     from fieldmark.recipe import load_recipe
     from fieldmark.train import prepare, train
     from fieldmark.training.features import FeatureStore, cache_folder

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from fieldmark.build import Task
 from fieldmark.checked_yaml import check_text
 from fieldmark.data.toy import write_toy
-from fieldmark.inputs import frozen_rows
+from fieldmark.frozen_rows import frozen_rows
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.predict import frozen_maps
 from fieldmark.recipe import Recipe

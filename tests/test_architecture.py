@@ -59,6 +59,7 @@ L3 = (
     "build",
     "predict",
     "looked",
+    "frozen_rows",
     "inputs",
     "ledger",
     "steps",

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fieldmark import trials
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import RecipeError, SettingError
-from fieldmark.inputs import frozen_rows
+from fieldmark.frozen_rows import frozen_rows
 from fieldmark.predict import Predictor
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run

@@ -16,10 +16,10 @@ from fieldmark.build import Task, build, content_ids, features_key
 from fieldmark.checked_yaml import check_text
 from fieldmark.data import decoding
 from fieldmark.errors import RecipeError, SettingError, TrainingError
+from fieldmark.frozen_rows import frozen_rows
 from fieldmark.inputs import (
     PhotoInputs,
     drawn_views,
-    frozen_rows,
     make_inputs,
     stage_loss,
     training_steps,

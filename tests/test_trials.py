@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from torch import Tensor
 
-from fieldmark import inputs, trials
+from fieldmark import frozen_rows, trials
 from fieldmark.build import build
 from fieldmark.checked_yaml import check_text
 from fieldmark.recipe import Recipe
@@ -60,14 +60,14 @@ def _probabilities(folder: Path, split: str) -> tuple[list[str], np.ndarray[Any,
 def _count_looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The positions of photos a backbone looked at, as they come."""
     looked: list[int] = []
-    original = inputs.frozen_maps
+    original = frozen_rows.frozen_maps
 
     def counted(*arguments: Any) -> Iterator[tuple[list[int], Tensor]]:
         for positions, maps in original(*arguments):
             looked.extend(positions)
             yield positions, maps
 
-    monkeypatch.setattr(inputs, "frozen_maps", counted)
+    monkeypatch.setattr(frozen_rows, "frozen_maps", counted)
     return looked
 
 

@@ -12,9 +12,9 @@ from fieldmark.build import Task, make_model
 from fieldmark.data.dataset import Photo
 from fieldmark.data.portion import deal, first_part
 from fieldmark.exact_stage import TOLERANCE, exact_decay, not_converged
+from fieldmark.frozen_rows import Progress, frozen_rows
 from fieldmark.head_order import all_views, orders
 from fieldmark.head_run import Head, write_head
-from fieldmark.inputs import Progress, frozen_rows
 from fieldmark.layers.model import Model
 from fieldmark.recipe import Recipe
 from fieldmark.scratch import most_bytes

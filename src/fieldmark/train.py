@@ -16,7 +16,8 @@ from fieldmark.build import SplitName, Task, build, check_files
 from fieldmark.errors import SettingError, TrainingError
 from fieldmark.exact_stage import exact_decay, solve
 from fieldmark.forecast import forecast
-from fieldmark.inputs import StageInputs, are_kept, make_inputs, stage_loss
+from fieldmark.frozen_rows import are_kept
+from fieldmark.inputs import StageInputs, make_inputs, stage_loss
 from fieldmark.layers.weights import tensors_hash
 from fieldmark.ledger import Ledger, Position, Reporter, Silent, keep_predictions
 from fieldmark.looked import keep_looks
