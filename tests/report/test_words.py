@@ -155,6 +155,7 @@ CODE = (
     *("image_size", "sketch_dim", "lr", "nats", "BatchNorm", "epochs", "BatchNorm", "head"),
     *("recipe.yaml", "study.yaml", "base.yaml", "sizes", "one", "logits", "dropout", "mixup"),
     *("jpg", "png", "Shift", "class", "clip_norm", "warmup", "batch_size", "weight_decay"),
+    "/loss",  # of a metric, as val/loss, which may break after its split
 )
 RECORDED = ("class names that differ only in case", "it is no photo", "img src=x onerror=alert")
 
