@@ -9,9 +9,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_report import report
+from fieldmark.cli_serve import serve, watch
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example, next_folder
@@ -145,6 +147,7 @@ app.add_typer(
 
 
 app.command(rich_help_panel=LOOK, epilog=example("fieldmark diagnose runs/toy-1"))(diagnose)
+app.command(rich_help_panel=DATA, epilog=example("fieldmark cache --clear"))(cache)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))
@@ -163,6 +166,8 @@ def compare(
     compare_runs(console, a, b, split, care, how)
 
 
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark serve runs"))(serve)
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark watch runs"))(watch)
 app.command(rich_help_panel=LOOK, epilog=example("fieldmark report runs/toy-1 --lang zh"))(report)
 
 

@@ -42,6 +42,7 @@ from fieldmark.report.runs import (
     seconds_of,
 )
 from fieldmark.report.summary import RunRows, find, study_row
+from fieldmark.report.thumbnails import MayShow
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import JOURNAL, Study
 
@@ -59,8 +60,8 @@ def page_of(folder: Path) -> Page:
     return folder_page(folder)
 
 
-def study_page(study: Study) -> Page:
-    """The page of a study, as far as it is."""
+def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
+    """The page of a study, as far as it is; photos are shown where `may_show` allows it."""
     cells = CellsOf(study)
     run = _shown_run(cells)
     findings = sorted_findings([*diagnose_study(study), *(diagnose_run(run) if run else [])])
@@ -72,7 +73,11 @@ def study_page(study: Study) -> Page:
         effects_section(cells),
     ]
     if run:
-        sections += [curves_section(run, marks(findings)), *_some(findings), *run_photos(run)]
+        sections += [
+            curves_section(run, marks(findings)),
+            *_some(findings),
+            *run_photos(run, may_show),
+        ]
         sections.append(photo_check(run))
     sections += [study_cost(cells), _study_origin(study, run), expected_section(cells)]
     plan = study.plan()
@@ -99,14 +104,14 @@ def study_page(study: Study) -> Page:
     )
 
 
-def run_page(run: Run) -> Page:
-    """The page of one run, as far as it is."""
+def run_page(run: Run, *, may_show: MayShow | None = None) -> Page:
+    """The page of one run, as far as it is; photos are shown where `may_show` allows it."""
     findings = sorted_findings(diagnose_run(run))
     sections: list[Section | None] = [
         _next(advice_of(findings, next_experiments(run, findings.fired))),
         curves_section(run, marks(findings)),
         *_some(findings),
-        *run_photos(run),
+        *run_photos(run, may_show),
         photo_check(run),
         run_cost(run),
         run_origin(run),
@@ -211,7 +216,7 @@ def _next(advice: Sequence[Advice]) -> Next | None:
 
 
 def _furthest_from_done(states: Sequence[State], *, done: bool) -> State:
-    order: tuple[State, ...] = ("running", "waiting", "failed", "finished")
+    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
     if done and "finished" in states:
         return "finished"
     return next((state for state in order if state in states), "waiting")

@@ -9,7 +9,7 @@ from fieldmark.charts.confusion import classes_data, matrix_data, pairs_data
 from fieldmark.language import said
 from fieldmark.report.looks import Looks
 from fieldmark.report.page import Figure, LookAlike, LookAlikes, Mistakes, Thumbnail, Uncertain
-from fieldmark.report.thumbnails import find_photo, glow, thumbnail
+from fieldmark.report.thumbnails import MayShow, find_photo, glow, thumbnail
 from fieldmark.studies.judged import MISTAKEN, PAIRS, PHOTOS, Judged, Pair
 
 
@@ -21,21 +21,28 @@ class Album:
         folder: Where the photos are; None: not known.
         view: The run's eval view.
         looks: Where the model looked, as far as it was kept.
+        may_show: As for `find_photo`.
     """
 
     def __init__(
-        self, found: Judged, folder: Path | None, view: dict[str, Any], looks: Looks
+        self,
+        found: Judged,
+        folder: Path | None,
+        view: dict[str, Any],
+        looks: Looks,
+        may_show: MayShow | None = None,
     ) -> None:
         self.found = found
         self.folder = folder
         self.view = view
         self.looks = looks
+        self.may_show = may_show
 
     def photo(self, position: int) -> Thumbnail:
         """One photo."""
         found = self.found
         name = found.paths[position]
-        path = find_photo(self.folder, name) if self.folder else None
+        path = find_photo(self.folder, name, self.may_show) if self.folder else None
         shares = self.looks.of(name)
         # A photo cut to its box is cut elsewhere than its thumbnail is.
         shares = None if self.view.get("box_margin") is not None else shares

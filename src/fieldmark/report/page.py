@@ -6,13 +6,13 @@ template of its own, `templates/sections/<id>.html`; one that has nothing to sho
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.language import Said
 
-Kind = Literal["study", "run", "folder"]
-State = Literal["waiting", "running", "finished", "failed"]
+Kind = Literal["study", "run", "folder", "comparison", "photo"]
+State = Literal["waiting", "running", "finished", "failed", "pruned"]
 
 
 @dataclass(frozen=True)
@@ -268,6 +268,12 @@ Section = (
 )
 
 
+class Part(Protocol):
+    """A section of any page, the live ones among them."""
+
+    id: ClassVar[str]
+
+
 @dataclass(frozen=True)
 class Page:
     """A study, a run or a folder, ready to be rendered.
@@ -291,5 +297,5 @@ class Page:
     state: State
     progress: tuple[int, int]
     facts: Sequence[Fact]
-    sections: Sequence[Section]
+    sections: Sequence[Part]
     made: float = field(default=0.0)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from fieldmark.charts.draw import FIXED, draw
@@ -21,7 +21,14 @@ SCRIPTS = ("vega.js", "page.js")
 STYLE = "page.css"
 
 
-def render(page: Page, *, lang: Lang = "en", live: bool = False) -> str:
+def render(
+    page: Page,
+    *,
+    lang: Lang = "en",
+    live: bool = False,
+    template: Template | None = None,
+    **more: Any,
+) -> str:
     """The page as HTML.
 
     Args:
@@ -29,12 +36,14 @@ def render(page: Page, *, lang: Lang = "en", live: bool = False) -> str:
         lang: `en` or `zh`.
         live: Whether a server hands out `assets/NAME` and says by itself which policy holds; else
             all is inside the file, under a strict policy of its own.
+        template: One that extends `page.html`, in its place.
+        **more: What else it is given.
 
     Raises:
         SettingError: there is no such language.
     """
     say = Words(lang)
-    template = _environment().get_template("page.html")
+    template = template or environment().get_template("page.html")
     return template.render(
         page=page,
         say=say,
@@ -44,6 +53,7 @@ def render(page: Page, *, lang: Lang = "en", live: bool = False) -> str:
         figure=lambda found: _figure(found, say),
         told=lambda found, part: finding_text(found, part, say),
         **({} if live else _inside()),
+        **more,
     )
 
 
@@ -102,23 +112,24 @@ def _json(value: Any) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, and what they may call."""
+    made = Environment(
         loader=PackageLoader("fieldmark.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "code": _code,
         "percent": lambda value: f"{value:.1%}",
         "picture": _picture,
         "sparkline": _sparkline,
         "when": _when,
     }
-    environment.tests["sentence"] = lambda value: isinstance(value, Said)
-    return environment
+    made.tests["sentence"] = lambda value: isinstance(value, Said)
+    return made
 
 
 def _code(text: str) -> Markup:

@@ -15,6 +15,7 @@ from fieldmark.recipe import Recipe
 from fieldmark.report.evidence import Album, photo_sections
 from fieldmark.report.looks import read_looks
 from fieldmark.report.page import Cost, Curves, Fact, Figure, Origin, PhotoCheck, Section
+from fieldmark.report.thumbnails import MayShow
 from fieldmark.studies.judged import judged
 from fieldmark.studies.run import Run
 from fieldmark.studies.trial import OUT_OF_FOLD
@@ -81,14 +82,15 @@ def recipe_of(run: Run) -> Recipe | None:
         return None  # such as a $NAME that is not set on this machine
 
 
-def run_photos(run: Run) -> list[Section]:
+def run_photos(run: Run, may_show: MayShow | None = None) -> list[Section]:
     """What the photos show."""
     found = judged(run)
     if found is None:
         return []
     recipe = recipe_of(run)
     folder = Path(recipe.data.folder) if recipe else None
-    album = Album(found, folder, dict(run.manifest.get("view", {})), read_looks(run))
+    view = dict(run.manifest.get("view", {}))
+    album = Album(found, folder, view, read_looks(run), may_show)
     return list(photo_sections(album))
 
 

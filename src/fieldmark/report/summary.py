@@ -126,7 +126,7 @@ def study_row(folder: Path, place: str) -> CellRow:
     except (FieldmarkError, OSError, ValueError, KeyError) as error:
         return CellRow(place, (), None, state="failed", reason=str(error))
     done = sum(state in {"finished", "failed"} for state in states.values())
-    order: tuple[State, ...] = ("running", "waiting", "failed", "finished")
+    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
     state: State = next((s for s in order if s in states.values()), "waiting")
     if state == "failed" and "finished" in states.values():
         state = "finished"

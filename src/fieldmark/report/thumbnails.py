@@ -1,6 +1,7 @@
 """Photos made small, cut as the model sees them, and what is laid over them."""
 
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -21,13 +22,20 @@ _STRONGEST = 190  # opacity, of 255, of where the model looked most
 _GLOW = (255, 90, 30)
 
 
-def find_photo(folder: Path, key: str) -> Path | None:
-    """The photo's file; None where it is gone, or where its key leads out of the folder."""
+MayShow = Callable[[Path], bool]
+
+
+def find_photo(folder: Path, key: str, may_show: MayShow | None = None) -> Path | None:
+    """The photo's file; None where it is gone, or where its key leads out of the folder.
+
+    A photo is found only where `may_show` says so of its path, links followed; None: all are.
+    """
     parts = PurePosixPath(key)
     if parts.is_absolute() or ".." in parts.parts or "\0" in key:
         return None
     with suppress(OSError):  # a name too long for this disk
-        return next((path for below in _BELOW if (path := folder / below / key).is_file()), None)
+        found = next((path for below in _BELOW if (path := folder / below / key).is_file()), None)
+        return found if found and (may_show is None or may_show(found.resolve())) else None
     return None
 
 

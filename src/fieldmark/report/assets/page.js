@@ -21,6 +21,7 @@
       loader: { load: () => Promise.reject(new Error("nothing is loaded")) },
     };
     await vegaEmbed(plot, spec, options);
+    plot.querySelector("svg").setAttribute("aria-hidden", "true"); // the figure's label says it all
     plot.classList.add("drawn");
   }
 
