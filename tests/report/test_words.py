@@ -154,7 +154,7 @@ CODE = (
     *("Fieldmark", "UTC", "out_of_fold", "top", "minitrain", "train", "val", "test", "Python"),
     *("image_size", "sketch_dim", "lr", "nats", "BatchNorm", "epochs", "BatchNorm", "head"),
     *("recipe.yaml", "study.yaml", "base.yaml", "sizes", "one", "logits", "dropout", "mixup"),
-    *("jpg", "png", "Shift", "class", "clip_norm", "warmup", "batch_size", "weight_decay"),
+    *("loss", "jpg", "png", "Shift", "class", "clip_norm", "warmup", "batch_size", "weight_decay"),
 )
 RECORDED = ("class names that differ only in case", "it is no photo", "img src=x onerror=alert")
 
