@@ -43,7 +43,7 @@ THEMES: dict[Theme, dict[str, str]] = {
         "unclear": "#0072B2",
         **{f"series-{n}": colour for n, colour in enumerate(_OKABE_ITO)},
         **{f"shade-{n}": colour for n, colour in enumerate(_BLUES)},
-        **{f"on-shade-{n}": _DARK_INK if n < 4 else "#FFFFFF" for n in range(7)},
+        **{f"on-shade-{n}": _DARK_INK if n < 5 else "#FFFFFF" for n in range(7)},
     },
     "dark": {
         "ink": _LIGHT_INK,
