@@ -10,6 +10,7 @@ from PIL import Image
 
 from fieldmark.shipped import find_recipe
 from fieldmark.studies.run import Run
+from fieldmark.studies.study import Study
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,20 @@ def test_a_table_is_told_and_curves_are_drawn(demo: Path):
     with Image.open(demo / "demo" / "run-1" / "curves.png") as curves:
         assert curves.width > 1000
         assert len(curves.convert("RGB").getcolors(1 << 20) or []) > 50
+
+
+def test_two_questions_are_asked_and_answered(demo: Path):
+    told = (demo / "told.txt").read_text()
+    for name, cells in (("size-by-sketch", 4), ("decay", 4)):
+        study = Study.open(demo / "demo" / "studies" / name)
+        assert len(study.results()) == 3 * cells
+        assert {result.status for result in study.results().values()} == {"finished"}
+        assert (demo / "demo" / f"{name}.yaml").is_file()
+        assert study.design.file.question in told
+    assert "image_size by sketch_dim" in told
+    assert "Real: image_size 112 names" in told  # 20 points, whatever the machine
+    assert "The guess was right." in told
+    assert "The best cell (weight_decay" in told
 
 
 def test_a_second_demo_is_a_second_run(demo: Path):

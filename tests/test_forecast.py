@@ -61,6 +61,31 @@ def test_features_are_those_of_train_and_val(photos: Path):
     assert forecast(task, task.recipe.stages[1]).features == 0
 
 
+def test_maps_that_are_kept_need_neither_backbone_nor_photos(photos: Path):
+    task = make(photos)
+    cold, warm = (forecast(task, task.recipe.stages[0], kept=kept) for kept in (False, True))
+    backbone = sum(t.nbytes for t in task.model.backbone.state_dict().values())
+    assert cold.weights - warm.weights == pytest.approx(backbone, rel=0.01)
+    assert warm.evaluation < cold.evaluation / 2
+    assert (warm.features, warm.step) == (cold.features, cold.step)
+    trained = task.recipe.stages[1]  # which sees photos all the same
+    assert forecast(task, trained, kept=True) == forecast(task, trained)
+
+
+def test_no_more_maps_are_collected_than_there_are(photos: Path, monkeypatch: pytest.MonkeyPatch):
+    task = make(photos)
+
+    def pass_of(most: int) -> int:
+        monkeypatch.setattr("fieldmark.forecast.SHARD_BYTES", most)
+        return forecast(task, task.recipe.stages[0]).evaluation
+
+    with torch.no_grad():
+        a_map = task.model.backbone(torch.zeros(1, 3, 64, 64)).nbytes
+    count = len(task.split.train) + len(task.split.val)
+    assert pass_of(GB) - pass_of(0) == 3 * count * a_map
+    assert pass_of(1000) - pass_of(0) == 3000
+
+
 def test_a_step_grows_with_its_batch_and_with_the_square_of_the_size(photos: Path):
     def step(*overrides: str) -> int:
         task = make(photos, "pooling={name: average}", *overrides)

@@ -4,20 +4,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from fieldmark import train as training
 from fieldmark.build import Task, build, content_ids, features_key
 from fieldmark.checked_yaml import check_text
 from fieldmark.data import decoding
-from fieldmark.errors import SettingError, TrainingError
-from fieldmark.inputs import PhotoInputs, frozen_rows, stage_loss, training_steps
+from fieldmark.errors import RecipeError, SettingError, TrainingError
+from fieldmark.inputs import (
+    PhotoInputs,
+    drawn_views,
+    frozen_rows,
+    make_inputs,
+    stage_loss,
+    training_steps,
+)
 from fieldmark.recipe import Recipe
 from fieldmark.training.features import FeatureStore
-from fieldmark.training.stage import Batch
+from fieldmark.training.optim import parameter_plan
+from fieldmark.training.stage import Batch, set_trainable
 from fieldmark.training.world import World
 
 RECIPE = """\
@@ -198,3 +208,66 @@ def test_features_that_are_no_numbers_are_refused_with_their_photos(folder: Path
     said = rf"features of {photos[1].key}, .* are infinite or nan\. Look at these photos"
     with pytest.raises(TrainingError, match=said):
         frozen_rows(one, FeatureStore(tmp_path), photos, [Roots()], lambda done, total: None)
+
+
+def test_a_photo_evaluated_by_two_processes_is_a_defect_that_is_told(folder: Path):
+    class Both(World):
+        def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor + tensor
+
+    one = task(folder)
+    with pytest.raises(TrainingError, match="did not see each photo exactly once"):
+        PhotoInputs(one, None, Both()).logits("val")
+
+
+def test_processes_that_drift_apart_are_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    class Two(World):
+        def all_said(self, said: str) -> list[str]:
+            return [said, self.other or said]
+
+    Two.other = None
+    monkeypatch.setattr(training, "world", lambda: Two(0, 2))
+    one = SimpleNamespace(model=task(folder).model)
+    training.Training.check_agreement(one)
+    Two.other = "f" * 64
+    with pytest.raises(TrainingError, match=r"no longer hold the same weights\. Run them on"):
+        training.Training.check_agreement(one)
+
+
+HEAD = "stages.0.train=head"
+
+
+def test_each_epoch_shows_one_of_the_views_kept_and_the_plain_one_is_among_them(
+    folder: Path, tmp_path: Path
+):
+    store = FeatureStore(tmp_path)
+    one, several = task(folder, HEAD), task(folder, HEAD, "stages.0.views=3", "data.mirror=true")
+    for each in (one, several):
+        plan = parameter_plan(each.model, each.recipe.stages[0].train)
+        set_trainable(each.model, plan, train_batch_norm=False)
+    (plain, _), (views, labels) = (
+        make_inputs(each, store, lambda *_: None, print, views).train  # type: ignore[attr-defined]
+        for each, views in ((one, 1), (several, 3))
+    )
+    count = len(plain)
+    assert torch.equal(views[:count], plain)
+    assert not torch.equal(views[count : 2 * count], views[2 * count :])
+    assert labels.tolist() == 3 * [photo.label for photo in one.part("train")]
+    photos = several.part("train")
+    shown = [drawn_views(photos, 3, seed=1, epoch=epoch) for epoch in range(100)]
+    assert np.bincount(np.concatenate(shown)) == pytest.approx(100 * count / 3, rel=0.15)
+    assert np.array_equal(shown[7], drawn_views(photos, 3, seed=1, epoch=7))
+    inputs = make_inputs(several, store, lambda *_: None, print, 3)
+    (batch,) = inputs.epoch([list(range(count))], seed=1, epoch=7, first=0)
+    assert torch.equal(batch.inputs, views.view(3, count, -1)[shown[7], np.arange(count)])
+
+
+def test_views_are_known_by_their_number_and_by_what_chance_may_do(folder: Path):
+    plain, mirrored = task(folder), task(folder, "data.mirror=true")
+    keys = {features_key(each, number) for each in (plain, mirrored) for number in range(3)}
+    assert len(keys) == 5  # the eval view is one for both
+
+
+def test_views_of_a_backbone_that_trains_are_refused(folder: Path):
+    with pytest.raises(RecipeError, match=r"stage all: `views` are kept of a frozen backbone"):
+        task(folder, "stages.0.views=2")

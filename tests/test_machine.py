@@ -1,9 +1,11 @@
-"""How much memory is left, read from files as Linux writes them."""
+"""What computer this is: memory read from files as Linux writes them, cores, number types."""
 
 from pathlib import Path
 
 import pytest
 
+from fieldmark import machine
+from fieldmark.errors import SettingError
 from fieldmark.machine import available_memory
 
 GIB = 1 << 30
@@ -75,3 +77,17 @@ def test_what_is_overdrawn_is_nothing(tmp_path: Path):
     files = {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": 5}
     files |= {"sys/fs/cgroup/memory.current": 9, "sys/fs/cgroup/memory.stat": "inactive_file 0"}
     assert available_memory(write(tmp_path, files)) == 0
+
+
+def test_a_precision_that_is_none_is_told():
+    with pytest.raises(SettingError, match=r"must be auto, float32 or bfloat16, got 'half'\."):
+        machine.fast_dtype("half")
+
+
+def test_processes_of_one_training_share_the_cores(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone = machine.cores()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert machine.cores() == max(1, alone // 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000000")
+    assert machine.cores() == 1

@@ -250,15 +250,15 @@ def test_who_trains_the_backbone_shares_nothing(train: str):
     assert read(TWO_STAGES).trains_backbone
 
 
-FILES = [
-    ("data.lists=%s", "lists"),
-    ("data.corrections=%s", "corrections"),
-    ("data={folder: photos, split: files, split_files: {val: %s}}", "split files"),
-    ("backbone.weights=file:%s", "weights"),
-]
-
-
-@pytest.mark.parametrize("override", [text for text, _ in FILES], ids=[name for _, name in FILES])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.lists=%s",
+        "data.corrections=%s",
+        "data={folder: photos, split: files, split_files: {val: %s}}",
+    ],
+    ids=["lists", "corrections", "split files"],
+)
 def test_what_a_named_file_says_is_part_of_the_hash(override: str, tmp_path: Path):
     path = tmp_path / "named"
     one = read(SMALLEST, override % path)
@@ -268,9 +268,34 @@ def test_what_a_named_file_says_is_part_of_the_hash(override: str, tmp_path: Pat
         assert one.hash() == one.hash()
         hashes.add(one.hash())
         assert list(one.file_hashes()) == [str(path)]
+    weights = read(SMALLEST, f"backbone.weights=file:{path}")
+    assert weights.file_hashes() == one.file_hashes()
     assert len(hashes) == 3
     path.write_text("first")
     assert one.hash() in hashes
     groups = {one.group_key()}
     path.write_text("other")
     assert len(groups | {one.group_key()}) == 2
+
+
+def test_a_recipe_is_cut_after_a_stage_it_has():
+    recipe = read(TWO_STAGES)
+    assert [stage.name for stage in recipe.until("head").stages] == ["head"]
+    with pytest.raises(RecipeError, match=r"no stage 'tail' here; stages: head, all\."):
+        recipe.until("tail")
+
+
+def test_a_stage_may_be_left_out():
+    one = read(TWO_STAGES, "stages.head=null")
+    assert [stage.name for stage in one.stages] == ["all"]
+    assert check_text(one.to_yaml(), Recipe) == one
+    with pytest.raises(RecipeError, match=r"`stages`: give at least one stage"):
+        read(SMALLEST, "stages.head=null")
+    with pytest.raises(RecipeError, match=r"stages\.1\.lr` should be greater than 0, got -1"):
+        read(TWO_STAGES, "stages.all.lr=-1", "stages.head=null")
+
+
+def test_fractions_of_train_share_a_group_and_are_other_trainings():
+    whole, half = read(SMALLEST), read(SMALLEST, "data.train_fraction=0.5")
+    assert whole.group_key() == half.group_key()
+    assert whole.hash() != half.hash()

@@ -9,7 +9,8 @@ import pytest
 from fieldmark.errors import RecipeError
 from fieldmark.metrics import wilson_interval
 from fieldmark.recipe import Recipe
-from fieldmark.shipped import find_recipe, recipe_names, recipe_text
+from fieldmark.shipped import base_text, demo_studies, find_recipe, recipe_names, recipe_text
+from fieldmark.studies.design import Design
 from fieldmark.train import train
 from fieldmark.training.features import FeatureStore
 
@@ -31,12 +32,26 @@ def test_each_loads_and_says_what_it_is_for(name: str, monkeypatch: pytest.Monke
     recipe = find_recipe(name)
     assert recipe.name == name
     assert recipe.about.endswith(".")
+    assert recipe.expected or "never measured" in recipe_text(name)
 
 
 def test_a_file_of_the_same_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("toy").write_text(recipe_text("toy").replace("seed: 0", "seed: 1") + "seed: 7\n")
     assert find_recipe("toy").seed == 7
+
+
+@pytest.mark.parametrize(("name", "text"), demo_studies().items())
+def test_what_the_demo_asks_is_a_study_that_shares_its_features(name: str, text: str):
+    design = Design.read(text, base_text, ["data.folder=photos"], name=name)
+    cells = design.cells(design.points())
+    assert design.file.name == name
+    assert len(cells) == 4
+    assert design.file.seeds == 3
+    assert design.folds == 5
+    trained = find_recipe("toy", ["data.folder=photos"]).until("head")
+    assert trained.group_key() in {cell.recipe.group_key() for cell in cells}
+    assert trained.hash() in {cell.recipe.hash() for cell in cells}
 
 
 def test_a_missing_variable_is_told_by_name(monkeypatch: pytest.MonkeyPatch):

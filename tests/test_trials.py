@@ -1,6 +1,6 @@
 """Trials trained together are what each would be alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import pytest
 from torch import Tensor
 
 from fieldmark import inputs, trials
+from fieldmark.build import build
 from fieldmark.checked_yaml import check_text
 from fieldmark.recipe import Recipe
+from fieldmark.studies.pruner import curves_of
 from fieldmark.studies.run import Run
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
 from fieldmark.training.features import FeatureStore
@@ -78,6 +80,7 @@ def _count_looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         {"lr": 0.5, "more": ", accumulate: 2, sampling: balanced, momentum: 0"},
         {"lr": 0.5, "pooling": "compact_bilinear, sketch_dim: 300"},
         {"data": ", train_fraction: 0.4"},
+        {"lr": 0.5, "data": ", mirror: true", "more": ", views: 3"},
     ],
 )
 def test_together_is_alone(
@@ -90,7 +93,7 @@ def test_together_is_alone(
 ) -> None:
     recipe = _recipe(photos, **settings)
     (together,) = _run([Trial(recipe, tmp_path / "together", folds)], store)
-    monkeypatch.setattr(trials, "is_head_trial", lambda *_: False)
+    monkeypatch.setattr(trials, "start_head", lambda *_: None)
     (alone,) = _run([Trial(recipe, tmp_path / "alone", folds)], store)
     split = OUT_OF_FOLD if folds else "val"
     paths, of_together = _probabilities(together.folder, split)
@@ -193,3 +196,49 @@ def test_what_the_engine_does_not_do_is_trained_alone(
             outcome.metrics[f"{OUT_OF_FOLD if outcome.folder.name == 'clipped' else 'val'}/top1"]
             > 0
         )
+
+
+def test_a_run_is_ended_after_the_warm_up_of_its_last_stage_and_not_before(
+    photos: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    last = "name: all, train: all, lr: 0.01, length: 4 epochs, batch_size: 8"
+    schedule = "schedule: {name: cosine, warmup: 50 %}"
+    recipe = _recipe(photos, more=f"}}\n  - {{{last}, {schedule}")
+    asked: list[tuple[int, float]] = []
+
+    def watch(evaluations: int, metrics: Mapping[str, float]) -> str:
+        asked.append((evaluations, metrics["val/top1"]))
+        return "of no use"
+
+    (outcome,) = _run([Trial(recipe, tmp_path / "run", watch=watch)], store)
+    assert (outcome.status, outcome.reason) == ("pruned", "of no use")
+    assert len(asked) == 3  # two in the warm-up, and the one after
+    assert {evaluations for evaluations, _ in asked} == {4}
+    assert outcome.metrics["val/top1"] == asked[-1][1]
+    run = Run(outcome.folder)
+    assert (run.status, run.reason) == ("pruned", "of no use")
+    head, trained = run.metrics().partition_by("stage", maintain_order=True)
+    steps = trained["step"].unique().sort().to_list()
+    assert head["stage"][0] == "head"
+    assert steps[-1] - head["step"].max() == 3 / 4 * (4 * -(-len(_train(recipe)) // 8))
+    (curve,) = curves_of([run.folder], "val/top1")
+    assert list(curve.values) == [value for _, value in asked]
+
+
+def test_a_watch_that_says_nothing_changes_nothing(
+    photos: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    recipe = _recipe(photos, more=", optimizer: adamw")
+    plain, watched = _run(
+        [
+            Trial(recipe, tmp_path / "plain"),
+            Trial(recipe, tmp_path / "watched", watch=lambda evaluations, metrics: None),
+        ],
+        store,
+    )
+    assert plain.status == watched.status == "finished"
+    assert plain.metrics == watched.metrics
+
+
+def _train(recipe: Recipe) -> list[int]:
+    return list(build(recipe).split.train)

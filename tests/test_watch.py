@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.errors import SettingError
+from fieldmark.report.summary import run_row
 from fieldmark.studies import control
 from fieldmark.studies.catalog import Catalog, StudySummary
 from fieldmark.studies.run import RunWriter
@@ -70,6 +71,13 @@ def test_a_killed_run_is_seen_to_be_silent(tmp_path):
     with _run(tmp_path / "toy-1", [0.25, 0.5, 0.75]):
         assert "silent for 3 min 20 s" in _shown(tmp_path, later=200)
         assert "silent" not in _shown(tmp_path, later=100)
+
+
+def test_a_run_ended_by_a_pruner_is_shown_as_such(tmp_path):
+    _run(tmp_path / "toy-1", [0.25, 0.5]).fail("it had fallen behind", status="pruned")
+    (line,) = [line for line in _shown(tmp_path).splitlines() if "toy-1" in line]
+    assert line.split()[1] == "pruned"
+    assert run_row(tmp_path, "toy-1").state == "pruned"
 
 
 def test_it_says_who_paused_a_run_and_why_one_failed(tmp_path):

@@ -12,7 +12,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Augment(Section):
-    """What chance changes in training photos; stages on frozen features see none of it."""
+    """What chance changes in training photos; on frozen features only where `views` keep some."""
 
     crop_area: tuple[Share, Share] | None = None
     """Least and most share of the photo that a random-resized crop takes; else a plain window."""

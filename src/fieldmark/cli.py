@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_report import report
@@ -50,13 +51,15 @@ def _options(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where drawings and runs go.")] = Path("demo"),
 ) -> None:
-    """Draw the toy field guide, train on it in two stages and show the curves."""
+    """Draw the toy field guide, train on it in two stages, and ask it two tuning questions."""
     from fieldmark.data.toy import write_toy
+    from fieldmark.demo import ask
 
     photos = folder / "photos"
     console.print(f"Drawing the toy field guide into {photos} …", highlight=False)
     write_toy(photos)
     _train("toy", [f"data.folder={photos}"], next_folder(folder, "run"))
+    ask(console, folder, photos)
 
 
 @app.command(
@@ -146,6 +149,7 @@ app.add_typer(
 
 
 app.command(rich_help_panel=LOOK, epilog=example("fieldmark diagnose runs/toy-1"))(diagnose)
+app.command(rich_help_panel=DATA, epilog=example("fieldmark cache --clear"))(cache)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))

@@ -33,6 +33,7 @@ from typing import Any, Self, TypeAlias, cast
 
 from pydantic_core import from_json
 
+from fieldmark import processes
 from fieldmark.disk_room import check_room, naming
 from fieldmark.errors import RecordError, SettingError
 
@@ -107,6 +108,9 @@ class _Disk:
 
     def unlink(self, path: Path) -> None:
         path.unlink()
+
+    def rmdir(self, path: Path) -> None:
+        path.rmdir()
 
     def mkdir(self, path: Path) -> None:
         path.mkdir(exist_ok=True)
@@ -287,6 +291,14 @@ def make_folder(path: Path) -> None:
             _disk.fsync_path(folder.parent)
 
 
+def remove(folder: Path) -> None:
+    """Delete a folder of files that can be made again; what others add meanwhile stays."""
+    with contextlib.suppress(OSError):
+        for name in _disk.names(folder):
+            _disk.unlink(folder / name)
+        _disk.rmdir(folder)
+
+
 def _whole_lines(path: Path, content: bytes) -> list[bytes]:
     """The lines, without their newlines, up to the torn last one; each checked by its checksum."""
     *lines, tail = content.split(b"\n")
@@ -332,19 +344,6 @@ def _sweep(path: Path) -> None:
     ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+)-\d+\.tmp")
     for name in _disk.names(path.parent):
         match = ours.fullmatch(name)
-        if match and name not in _in_flight and not _is_alive(int(match[1])):
+        if match and name not in _in_flight and not processes.is_another(int(match[1])):
             with contextlib.suppress(FileNotFoundError):
                 _disk.unlink(path.parent / name)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether another process has this id; what is ours and not in flight is a leftover too."""
-    if pid == os.getpid():
-        return False
-    if sys.platform == "win32":  # where os.kill(pid, 0) ends the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except (OSError, OverflowError) as error:
-        return isinstance(error, PermissionError)
-    return True

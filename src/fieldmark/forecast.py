@@ -19,6 +19,7 @@ from fieldmark.build import Task
 from fieldmark.layers.model import Model, split_frozen
 from fieldmark.predict import EVAL_BATCH, evaluating, head_logits
 from fieldmark.recipe import Stage
+from fieldmark.scratch import most_bytes
 from fieldmark.training.features import SHARD_BYTES
 from fieldmark.training.optim import parameter_plan
 from fieldmark.training.stage import set_trainable
@@ -26,7 +27,7 @@ from fieldmark.training.stage import set_trainable
 STATES = {"sgd": 1, "nesterov": 1, "adam": 2, "adamw": 2, "rmsprop": 2, "lion": 1}  # a weight
 _IN_FLIGHT = 1.75  # photos of a batch as floats, and three batches as bytes
 _SCATTERED = 1.1  # what an allocator takes for blocks that come and go
-_SHARDS = 3 * SHARD_BYTES  # the maps being collected, the shard they become, and its bytes
+_SHARDS = 3  # the maps being collected, the shard they become, and its bytes
 
 
 @dataclass(frozen=True)
@@ -82,31 +83,56 @@ class Forecast:
         return f"WARNING, {needs}, but only {_text(available)} are available. {advice}"
 
 
-def forecast(task: Task, stage: Stage) -> Forecast | None:
-    """Foresee a stage; None where its network can't do without numbers."""
+def forecast(task: Task, stage: Stage, *, kept: bool = False) -> Forecast | None:
+    """Foresee a stage; None where its network can't do without numbers.
+
+    Args:
+        task: with the model as the stage begins.
+        stage: one of the recipe's.
+        kept: whether the frozen backbone's maps are there, so that no photo goes through it.
+    """
     plan = parameter_plan(task.model, stage.train)
     model = copy.deepcopy(task.model)
     set_trainable(model, plan, train_batch_norm=stage.batch_norm == "train")
     cast("Any", model.backbone).to(dtype=task.dtype)
-    weights = _bytes(task.model) + _bytes(model.backbone)
-    side = task.recipe.data.image_size
+    best, eyes = _bytes(task.model), _bytes(model.backbone)
+    side, photos = task.recipe.data.image_size, len(task.split.train) + len(task.split.val)
     try:
-        row, step, evaluation = _look(model.to("meta"), stage.batch_size, side, task.dtype)
+        look = _look(model.to("meta"), stage.batch_size, side, task.dtype)
     except Exception:  # a forecast must not stop the training it is about
         return None
+    rows = photos + (stage.views - 1) * len(task.split.train)
     photo = int(_IN_FLIGHT * 3 * 4 * side**2)
-    step += 0 if row else stage.batch_size * photo
+    step = look.step + (0 if look.row else stage.batch_size * photo)
     moved = 4 * sum(group.count for group in plan.trained)
+    through = int(_SCATTERED * (look.evaluation + EVAL_BATCH * photo))
+    through += _SHARDS * min(SHARD_BYTES, look.map * photos) if look.row else 0
+    reads_maps = kept and look.row > 0
     return Forecast(
         step=int(_SCATTERED * step),
-        evaluation=int(_SCATTERED * (evaluation + EVAL_BATCH * photo)) + (_SHARDS if row else 0),
-        weights=weights + (STATES[stage.optimizer] + bool(stage.average)) * moved,
-        features=row * (len(task.split.train) + len(task.split.val)),
+        evaluation=int(_SCATTERED * look.pooling) if reads_maps else through,
+        weights=best + (0 if reads_maps else eyes) + _copies(stage) * moved,
+        features=min(look.row * rows, most_bytes()),  # the others are memory-mapped
     )
 
 
-def _look(model: Model, batch: int, side: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Bytes of one photo's features if the backbone is frozen, of a step, of a pass without."""
+def _copies(stage: Stage) -> int:
+    return STATES[stage.optimizer] + bool(stage.average)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Bytes: of a photo's features and map, if the backbone is frozen; of passes."""
+
+    row: int
+    map: int
+    step: int
+    evaluation: int
+    pooling: int
+
+
+def _look(model: Model, batch: int, side: int, dtype: torch.dtype) -> _Look:
+    """What passes of a model on the meta device take."""
 
     def network(count: int) -> Tensor:
         images = torch.empty(count, 3, side, side, dtype=dtype, device="meta")
@@ -116,12 +142,15 @@ def _look(model: Model, batch: int, side: int, dtype: torch.dtype) -> tuple[int,
     with evaluating(model), torch.inference_mode():
         evaluation = _alive(lambda: network(EVAL_BATCH))
     if len(prefix) == 0:
-        return 0, _alive(lambda: torch.autograd.backward(network(batch).sum())), evaluation
+        step = _alive(lambda: torch.autograd.backward(network(batch).sum()))
+        return _Look(0, 0, step, evaluation, 0)
     with torch.no_grad():
-        images = torch.empty(batch, 3, side, side, dtype=dtype, device="meta")
-        rows = prefix[1:](prefix[0](images).float())
+        images = torch.empty(max(batch, EVAL_BATCH), 3, side, side, dtype=dtype, device="meta")
+        maps = prefix[0](images)
+        pooling = _alive(lambda: prefix[1:](maps[:EVAL_BATCH].float()))
+        rows = prefix[1:](maps[:batch].float())
     step = _alive(lambda: torch.autograd.backward(suffix(rows).sum()))
-    return rows[0].nbytes, step, evaluation
+    return _Look(rows[0].nbytes, maps[0].nbytes, step, evaluation, pooling)
 
 
 def _alive(compute: Callable[[], object]) -> int:

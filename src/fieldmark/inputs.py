@@ -14,7 +14,7 @@ from fieldmark import machine
 from fieldmark.build import SplitName, Task, content_ids, features_key
 from fieldmark.data.cache import Pixels, resized_photos
 from fieldmark.data.chance import Chance
-from fieldmark.data.dataset import Photo, listed
+from fieldmark.data.dataset import Photo, draw, listed
 from fieldmark.data.loader import balanced_order, batches, epoch_order, load_batches
 from fieldmark.data.mixing import Mixing
 from fieldmark.errors import TrainingError
@@ -23,8 +23,10 @@ from fieldmark.layers.depthwise import QuickDepthwise
 from fieldmark.layers.model import split_frozen
 from fieldmark.predict import EVAL_BATCH, evaluating, frozen_maps, photo_logits
 from fieldmark.recipe import Stage
+from fieldmark.scratch import empty_rows
 from fieldmark.training.features import Compute, FeatureStore
 from fieldmark.training.loss import Loss, make_loss
+from fieldmark.training.memory import Passes, in_passes
 from fieldmark.training.stage import Batch
 from fieldmark.training.world import ALONE, World, world
 
@@ -54,14 +56,21 @@ class StageInputs(Protocol):
         """Logits (N, K) of a split through the eval view."""
 
 
-def make_inputs(task: Task, store: FeatureStore, progress: Progress) -> StageInputs:
-    """Features where the whole backbone is frozen, photos where any of it trains."""
+def make_inputs(
+    task: Task,
+    store: FeatureStore,
+    progress: Progress,
+    say: Callable[[str], None],
+    views: int = 1,
+) -> StageInputs:
+    """Features of so many views where the whole backbone is frozen, else photos."""
+    passes = Passes(None, say)
     prefix, suffix = split_frozen(task.model)
     if len(prefix) == 0:
         with world().leader_first():
             resized = _resized(task, store.folder / RESIZED, progress)
-        return PhotoInputs(task, resized, world())
-    return FrozenInputs(task, store, prefix[1:], suffix, progress)
+        return PhotoInputs(task, resized, world(), passes)
+    return FrozenInputs(task, store, prefix[1:], suffix, progress, passes, views)
 
 
 def _resized(task: Task, folder: Path, progress: Progress) -> dict[str, Pixels]:
@@ -102,6 +111,13 @@ def sample_order(
     return epoch_order(len(labels), seed=seed, epoch=epoch)
 
 
+def drawn_views(photos: Sequence[Photo], views: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Which view of each photo an epoch shows, (N,), decided by (seed, epoch, photo) alone."""
+    if views == 1:
+        return np.zeros(len(photos), np.int64)
+    return np.array([draw(seed, epoch, "view", photo.key) % views for photo in photos])
+
+
 def training_steps(
     inputs: StageInputs,
     labels: Sequence[int],
@@ -132,9 +148,14 @@ class PhotoInputs:
     """Photos, read and cropped anew in each epoch; for stages that train the backbone."""
 
     def __init__(
-        self, task: Task, resized: Mapping[str, Pixels] | None = None, world: World = ALONE
+        self,
+        task: Task,
+        resized: Mapping[str, Pixels] | None = None,
+        world: World = ALONE,
+        passes: Passes | None = None,
     ) -> None:
         self.world = world
+        self._passes = passes
         self._task = task
         self._photos = task.part("train")
         self._resized = resized
@@ -187,8 +208,9 @@ class PhotoInputs:
     def logits(self, split: SplitName) -> NDArray[np.float32]:
         """Logits through the eval view and a frozen copy of the backbone as it is now."""
         task = self._task
-        photos = task.part(split)
-        return photo_logits(task.model, task.eval_view, photos, task.dtype, self.world)
+        return photo_logits(
+            task.model, task.eval_view, task.part(split), task.dtype, self.world, self._passes
+        )
 
 
 @torch.no_grad()
@@ -198,38 +220,47 @@ def frozen_rows(
     photos: Sequence[Photo],
     networks: Sequence[nn.Module],
     progress: Progress,
+    passes: Passes | None = None,
+    number: int = 0,
 ) -> list[Tensor]:
     """What each of several networks makes of the frozen backbone's maps, in one pass over photos.
 
     Args:
-        task: whose backbone and eval view.
+        task: whose backbone and views.
         store: has the maps that were computed before, and keeps the others.
         photos: N of them.
         networks: each from maps (n, C, H, W) in float32 to (n, ...).
         progress: is told how many photos are done.
+        passes: how many photos memory has room for at once, where that is not all of a batch.
+        number: of the view, see `features_key`.
 
     Returns:
-        (N, ...) for each network, in the photos' order.
+        (N, ...) for each network, in the photos' order; memory-mapped where they are large.
     """
+    passes = passes or Passes()
 
     def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
         eyes = frozen_copy(task.model.backbone, task.dtype)  # not where all maps are there
-        return frozen_maps(eyes, task.eval_view, photos, positions, task.dtype)
+        return frozen_maps(eyes, view, photos, positions, task.dtype, passes, number)
 
-    ids = content_ids(photos, task.eval_view)
+    view = task.train_view if number else task.eval_view
+    ids = content_ids(photos, view)
+    if number:  # chance goes by the photo's name
+        ids = [f"{content} {photo.key}" for content, photo in zip(ids, photos, strict=True)]
     rows = [torch.empty(0) for _ in networks]
-    done, key = 0, features_key(task)
+    done, key = 0, features_key(task, number)
     if world().size > 1:
         _share_work(store, key, ids, compute)
     for positions, maps in store.features(key, ids, compute):
         for start in range(0, len(positions), EVAL_BATCH):
             part = slice(start, start + EVAL_BATCH)
             found = maps[part].float()
-            for number, network in enumerate(networks):
-                pooled = network(found)
+            for place, network in enumerate(networks):
+                pooled = in_passes(network, found, passes)
                 if not done and not start:
-                    rows[number] = pooled.new_empty((len(photos), *pooled.shape[1:]))
-                rows[number][positions[part]] = pooled
+                    shape, held = (len(photos), *pooled.shape[1:]), sum(r.nbytes for r in rows)
+                    rows[place] = empty_rows(shape, store.folder, held=held)
+                rows[place][positions[part]] = pooled
         done += len(positions)
         progress(done, len(photos))
     for of_network in rows:
@@ -255,6 +286,14 @@ def _share_work(store: FeatureStore, key: str, ids: Sequence[str], compute: Comp
     world().wait()
 
 
+def are_kept(task: Task, store: FeatureStore) -> bool:
+    """Whether the store has maps of as many photos as train and val are, so that none need be seen.
+
+    Their files are not read for it, so that in a folder whose photos were exchanged it may err.
+    """
+    return store.count(features_key(task)) >= len(task.split.train) + len(task.split.val)
+
+
 class FrozenInputs:
     """What the frozen first part of the model gives for each photo, computed once.
 
@@ -270,13 +309,18 @@ class FrozenInputs:
         prefix: nn.Sequential,
         suffix: nn.Sequential,
         progress: Progress,
+        passes: Passes,
+        views: int = 1,
     ) -> None:
+        self._passes = passes
         self._task = task
         self._store = store
         self._prefix = prefix  # from the feature map on
         self._suffix = suffix
         self._progress = progress
-        self._train = self._features(task.part("train"))  # (N, ...)
+        self._photos = task.part("train")
+        seen = [self._features(self._photos, number) for number in range(views)]
+        self._train = seen[0][None] if views == 1 else torch.stack(seen)  # (V, N, ...)
         self._labels = torch.tensor([photo.label for photo in task.part("train")])
         self._val = self._features(task.part("val"))
         self._minitrain = task.split.minitrain_in_train
@@ -286,20 +330,27 @@ class FrozenInputs:
         """What is left to compute: from features to logits."""
         return self._suffix
 
+    @property
+    def train(self) -> tuple[Tensor, Tensor]:
+        """Features (V N, ...) of the training photos in each of V views, and labels (V N,)."""
+        return self._train.flatten(0, 1), self._labels.repeat(len(self._train))
+
     def epoch(
         self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int, first: int
     ) -> Iterator[Batch]:
-        """Batches of features; they are of the eval view, so seed and epoch change nothing."""
-        del seed, epoch
+        """Batches of features; seed and epoch say which view of each photo."""
+        views = torch.from_numpy(
+            drawn_views(self._photos, len(self._train), seed=seed, epoch=epoch)
+        )
         for group in groups[first:]:
             indices = torch.as_tensor(group)
-            yield Batch(indices, self._train[indices], self._labels[indices])
+            yield Batch(indices, self._train[views[indices], indices], self._labels[indices])
 
     def logits(self, split: SplitName) -> NDArray[np.float32]:
         """Logits of a split; features of `test` are computed when they are asked for."""
         features = {
-            "train": lambda: self._train,
-            "minitrain": lambda: self._train[self._minitrain],
+            "train": lambda: self._train[0],
+            "minitrain": lambda: self._train[0, self._minitrain],
             "val": lambda: self._val,
             "test": lambda: self._features(self._task.part("test")),
         }[split]()
@@ -307,5 +358,6 @@ class FrozenInputs:
             logits = torch.cat([self._suffix(part) for part in torch.split(features, 1024)])
         return cast("NDArray[np.float32]", logits.numpy())
 
-    def _features(self, photos: Sequence[Photo]) -> Tensor:
-        return frozen_rows(self._task, self._store, photos, [self._prefix], self._progress)[0]
+    def _features(self, photos: Sequence[Photo], number: int = 0) -> Tensor:
+        networks, progress, passes = [self._prefix], self._progress, self._passes
+        return frozen_rows(self._task, self._store, photos, networks, progress, passes, number)[0]

@@ -96,12 +96,21 @@ class Data(Source):
         return self
 
 
+STEPS_ONLY = {"lr", "length", "batch_size", "eval_every"}
+NOT_EXACT = (
+    *("optimizer", "momentum", "l1", "clip_norm", "average", "accumulate", "schedule"),
+    *("stop_after", "snapshot_every", "label_smoothing", "class_weights", "sampling"),
+)
+
+
 class Stage(Section):
     """One stretch of training: which parameters move, how fast and for how long."""
 
     name: Name
     train: Rates
     """`head`, `all`, or name pattern -> multiplier of `lr` (0 = frozen); the first match wins."""
+    solver: Literal["steps", "lbfgs"] = "steps"
+    """Take steps, or find the exact minimum for a head: no rate, no length, no luck."""
     optimizer: Literal["sgd", "nesterov", "adam", "adamw", "rmsprop", "lion"] = "sgd"
     lr: Positive
     length: DurationField
@@ -128,6 +137,9 @@ class Stage(Section):
     """Share of each label that is spread over all classes."""
     class_weights: Literal["balanced"] | dict[str, Positive] | None = None
     """`balanced` (inverse to the class's size), or class name -> weight, 1 for those not named."""
+    views: Annotated[int, Field(ge=1, le=64)] = 1
+    """Of a frozen backbone: the plain view of each photo, and others as `augment` and `mirror` make
+    them, computed once; each epoch shows one of them."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """Every training photo once an epoch, or every class equally often."""
     batch_norm: Literal["frozen", "train"] = "frozen"
@@ -141,6 +153,33 @@ class Stage(Section):
     def steps_per_epoch(self, samples: int) -> int:
         """How many steps an epoch of so many samples has; the last may be smaller."""
         return -(-samples // self.samples_per_step)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_steps(cls, values: Any) -> Any:
+        """With `lbfgs`, what says how steps are taken is forgotten: it makes no other training."""
+        if not isinstance(values, dict) or values.get("solver") != "lbfgs":
+            return values
+        kept = {key: value for key, value in values.items() if key not in STEPS_ONLY}
+        return {**kept, "lr": 1.0, "length": "1 epochs"}
+
+    @model_validator(mode="after")
+    def _exact_is_possible(self) -> Self:
+        if self.solver != "lbfgs":
+            return self
+        fields = type(self).model_fields
+        given = [key for key in NOT_EXACT if getattr(self, key) != fields[key].default]
+        if given:
+            raise ValueError(
+                f"`solver: lbfgs` finds the exact minimum of the plain loss and takes no steps, "
+                f"so {', '.join(f'`{key}`' for key in given)} can't be had with it. Leave it out."
+            )
+        if not self.weight_decay:
+            raise ValueError(
+                "`solver: lbfgs` needs a `weight_decay` above 0: photos that can be told apart "
+                "have no best classifier without. Use 1e-8 for almost none."
+            )
+        return self
 
     @field_validator("length")
     @classmethod
@@ -203,6 +242,22 @@ class Recipe(Section):
             )
         return stages
 
+    @model_validator(mode="after")
+    def _exact_heads_stand_on_what_is_fixed(self) -> Self:
+        for stage in self.stages:
+            if stage.views > 1 and _moves_backbone(stage.train):
+                raise ValueError(
+                    f"stage {stage.name}: `views` are kept of a frozen backbone, and this stage "
+                    "trains it, so each epoch shows new ones anyway. Leave it out."
+                )
+            if stage.solver == "lbfgs" and (_moves_backbone(stage.train) or self.head.drop_rate):
+                what = "`head.drop_rate` makes by chance" if self.head.drop_rate else "move as well"
+                raise ValueError(
+                    f"stage {stage.name}: `solver: lbfgs` needs features that stand still, and "
+                    f"these {what}. Give it `train: head` without dropout."
+                )
+        return self
+
     def to_yaml(self) -> str:
         """The whole recipe, defaults included, as YAML that loads to an equal recipe."""
         return checked_yaml.dump(self)
@@ -234,7 +289,7 @@ class Recipe(Section):
         content = self.model_dump(
             mode="json", include={"data", "augment", "backbone", "precision", "threads"}
         )
-        content["files"] = self.file_hashes()
+        content |= self.data.contents()
         del content["data"]["train_fraction"]  # each photo's features are computed once
         if self.backbone.weights == "none":  # they are drawn from the seed
             content["seed"] = self.seed
@@ -248,7 +303,7 @@ class Recipe(Section):
     def hash(self) -> str:
         """Content hash, 64 hex digits: equal for recipes (and lists) that ask for one training."""
         content = self.model_dump(mode="json", exclude={"name", "about", "expected"})
-        content["files"] = self.file_hashes()
+        content |= self.data.contents()
         del content["data"]["cache"]  # the same pixels, sooner
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

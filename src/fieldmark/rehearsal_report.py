@@ -81,11 +81,13 @@ def _rates(name: str, found: Found) -> str:
         return f"Stage {name}{begun}: no rate is given. {found['reason'].capitalize()}."
     low, high = found["band"]
     lr = found["stage_lr"]
+    lowest = min(found["lowest"])
     place = "inside" if low <= lr <= high else "below" if lr < low else "above"
     return (
-        f"Stage {name}{begun}: try lr {low:.2g} to {high:.2g}, the upper end first; "
-        f"{len(found['seeds'])} seeds agree, and its own {lr:g} lies {place}. This holds for this "
-        f"stage, batch {found['batch_size']} and weight decay {found['weight_decay']:g} only."
+        f"Stage {name}{begun}: try lr {low:.2g} to {high:.2g}, the upper end first; its own "
+        f"{lr:g} lies {place}. The loss is lowest at lr {lowest:.2g} and explodes above; "
+        f"{len(found['seeds'])} seeds agree. This holds for this stage, batch "
+        f"{found['batch_size']} and weight decay {found['weight_decay']:g} only."
     )
 
 

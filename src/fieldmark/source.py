@@ -106,6 +106,10 @@ class Source(Section):
         corrections = [self.corrections] if self.corrections else []
         return [*self.lists.values(), *self.split_files.values(), *corrections]
 
+    def contents(self) -> dict[str, dict[str, str]]:
+        """What these say, as part of what a recipe hashes to; nothing where there are none."""
+        return {"files": file_hashes(self.files)} if self.files else {}
+
     @model_validator(mode="after")
     def _source_is_one(self) -> Self:
         if self.lists and self.layout != "auto":

@@ -7,12 +7,13 @@ from rich.table import Table
 
 from fieldmark.diagnosis_report import study_diagnosis
 from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain, words
-from fieldmark.studies.effects import Cell, main_effects, study_spread
+from fieldmark.studies.effects import AnsweredCell, main_effects, study_spread
 from fieldmark.studies.learning_curve import fit_curve
 from fieldmark.studies.selection import best_cell
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import summarize
-from fieldmark.terminal import Format, listing
+from fieldmark.study_axes import axes_table, guess_sentence, importance_sentence
+from fieldmark.terminal import Format, listing, tell
 
 SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_blue1")
 
@@ -52,8 +53,11 @@ def show(console: Console, study: Study, how: Format) -> None:
     names = [axis.name for axis in file.axes]
     if len(names) == 2 and len(rows) > 3:
         console.print(_heat_map(names, rows))
-    for sentence in sentences(study):
-        console.print(sentence, highlight=False, soft_wrap=True)
+    if table := axes_table(study):
+        console.print(table)
+    for told in (importance_sentence(study), guess_sentence(study), *sentences(study)):
+        if told:
+            tell(console, told)
     console.print(study_diagnosis(study), highlight=False, soft_wrap=True)
 
 
@@ -71,7 +75,7 @@ def sentences(study: Study) -> list[str]:
     return [*found, best.describe(f"The best cell ({settings})"), *_curves(study, cells)]
 
 
-def _curves(study: Study, cells: Sequence[Cell]) -> list[str]:
+def _curves(study: Study, cells: Sequence[AnsweredCell]) -> list[str]:
     """Where fractions of train were tried, what more photos would give, for each of the others."""
     return [
         f"{f'{others}: ' if others else ''}{fit_curve(*zip(*found, strict=True)).describe()}"
@@ -100,7 +104,7 @@ def _shaded(value: object, low: float, high: float) -> str:
         return "-"
     share = (value - low) / (high - low) if high > low else 1.0
     shade = SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)]
-    return f"[black on {shade}] {value:.1%} [/]"
+    return f"[#000000 on {shade}] {value:.1%} [/]"
 
 
 def _percent(value: object) -> str:

@@ -14,8 +14,9 @@ import torch
 from fieldmark import durable, machine
 from fieldmark.build import SplitName, Task, build, check_files
 from fieldmark.errors import SettingError, TrainingError
+from fieldmark.exact_stage import exact_decay, solve
 from fieldmark.forecast import forecast
-from fieldmark.inputs import StageInputs, make_inputs, stage_loss
+from fieldmark.inputs import StageInputs, are_kept, make_inputs, stage_loss
 from fieldmark.layers.weights import tensors_hash
 from fieldmark.ledger import Ledger, Position, Reporter, Silent, keep_predictions
 from fieldmark.looked import keep_looks
@@ -24,7 +25,7 @@ from fieldmark.recipe import Recipe, Stage
 from fieldmark.steps import StageSteps
 from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import WEIGHTS, Run, RunWriter
-from fieldmark.studies.trial import after_stage
+from fieldmark.studies.trial import PrunedError, Watch, after_stage
 from fieldmark.training.checkpoint import Checkpoint
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import ParameterPlan, parameter_plan
@@ -45,6 +46,7 @@ def train(
     reporter: Reporter,
     open_test: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    watch: Watch | None = None,
 ) -> Run:
     """Train `recipe` into `folder` and return the finished run.
 
@@ -57,8 +59,10 @@ def train(
         reporter: is told of each plan, stage and measurement.
         open_test: measure the finished model on `test`, which is counted and reported.
         checkpoint_seconds: how much work an interruption may cost, at most.
+        watch: is asked whether to end early, at each evaluation of the last stage.
 
     Raises:
+        PrunedError: `watch` ended it; the run is marked so, with the reason.
         FieldmarkError: something the user can mend; the run is marked failed, with the reason.
     """
     reporter = reporter if world().leads else Silent()
@@ -67,7 +71,7 @@ def train(
         ledger = Ledger(writer, reporter, Position(), checkpoint_seconds=checkpoint_seconds)
         for note in task.notes:
             ledger.say(note)
-        return Training(task, ledger, store).run(open_test=open_test)
+        return Training(task, ledger, store, watch=watch).run(open_test=open_test)
 
 
 def settled(recipe: Recipe) -> Recipe:
@@ -94,6 +98,8 @@ def prepare(
             )
         parameter_plan(task.model, stage.train)
         stage_loss(task, stage)
+        if stage.solver == "lbfgs":
+            exact_decay(task.model, stage)
     return check_files(
         task,
         store.folder / CHECKED,
@@ -119,7 +125,12 @@ class Training:
     """One training under way: where it is, and where it is written down."""
 
     def __init__(
-        self, task: Task, ledger: Ledger, store: FeatureStore, kept: Checkpoint | None = None
+        self,
+        task: Task,
+        ledger: Ledger,
+        store: FeatureStore,
+        kept: Checkpoint | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.task = task
         self.model = task.model
@@ -127,6 +138,7 @@ class Training:
         self.at = ledger.at
         self.store = store
         self.kept = kept
+        self.watch = watch
 
     def run(self, *, open_test: bool) -> Run:
         """Every stage from where the training is, then the end."""
@@ -143,7 +155,7 @@ class Training:
         """Say how much memory each stage will take, and what to change where there is less."""
         available = machine.available_memory()
         for stage in stages:
-            if found := forecast(self.task, stage):
+            if found := forecast(self.task, stage, kept=are_kept(self.task, self.store)):
                 self.ledger.say(found.line(stage, available))
 
     # -- a stage ------------------------------------------------------------------------------
@@ -152,22 +164,15 @@ class Training:
         """Freeze, train, measure, and check that what was frozen stayed so."""
         started = time.perf_counter()
         plan, inputs = self.enter(stage)
-        self.ledger.say(f"stage {stage.name}: {stage.length} at batch {stage.batch_size}")
+        how = f"{stage.length} at batch {stage.batch_size}"
+        self.ledger.say(f"stage {stage.name}: {'exact' if stage.solver == 'lbfgs' else how}")
         for line in plan.describe(stage.lr, stage.weight_decay):
             self.ledger.say(f"  {line}")
         before = frozen_hash(self.model)
         prepared = time.perf_counter()
         if self.at.stage_step == 0:
             self.hand_over(inputs, stage)
-        StageSteps(
-            self.task,
-            stage,
-            plan,
-            inputs,
-            self.ledger,
-            kept=self.kept,
-            measure=lambda: self.measure(inputs, stage),
-        ).run()
+        self.take(stage, plan, inputs)
         after = frozen_hash(self.model)
         if before != after:
             raise TrainingError(
@@ -181,6 +186,16 @@ class Training:
             stage, plan, (before, after), prepared - started, time.perf_counter() - prepared
         )
         self.ledger.checkpoint(self.model, None)
+
+    def take(self, stage: Stage, plan: ParameterPlan, inputs: StageInputs) -> None:
+        """All steps of a stage, or the one to the exact minimum."""
+        measure = partial(self.measure, inputs, stage)
+        if stage.solver == "lbfgs":
+            solve(self.model, stage, inputs, self.ledger, measure)
+            return
+        StageSteps(
+            self.task, stage, plan, inputs, self.ledger, kept=self.kept, measure=measure
+        ).run()
 
     def check_agreement(self) -> None:
         """Prove that all processes hold the same weights."""
@@ -196,7 +211,9 @@ class Training:
         """Put the model into the stage's state, and find out what it is fed."""
         plan = parameter_plan(self.model, stage.train)
         set_trainable(self.model, plan, train_batch_norm=stage.batch_norm == "train")
-        return plan, make_inputs(self.task, self.store, partial(self.ledger.progress, "features"))
+        ledger = self.ledger
+        progress = partial(ledger.progress, "features")
+        return plan, make_inputs(self.task, self.store, progress, ledger.say, stage.views)
 
     def hand_over(self, inputs: StageInputs, stage: Stage) -> None:
         """Measure before the first step: it must be where the stage before ended."""
@@ -225,6 +242,22 @@ class Training:
                 metrics = classification_metrics(inputs.logits(split), labels)
                 found |= {f"{split}/{name}": value for name, value in metrics.items()}
         self.ledger.record(found, stage)
+        if self.watch and self.at.stage_step and stage is self.task.recipe.stages[-1]:
+            self.ask_whether_to_end(self.watch, found, stage)
+
+    def ask_whether_to_end(self, watch: Watch, found: dict[str, float], stage: Stage) -> None:
+        """End here if `watch` says so, but neither in the warm-up nor where it is over anyway."""
+        per_epoch = stage.steps_per_epoch(len(self.task.split.train))
+        total = stage.length.steps(steps_per_epoch=per_epoch)
+        every, warmup = (
+            length.steps(steps_per_epoch=per_epoch, stage_steps=total) if length else 0
+            for length in (stage.eval_every, stage.schedule.warmup)
+        )
+        reason = watch(-(-total // every), found)
+        if reason and warmup < self.at.stage_step < total:
+            self.ledger.say(f"  ended early by {reason}")
+            self.ledger.writer.fail(reason, status="pruned")
+            raise PrunedError(reason, found)
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -23,8 +23,14 @@ WIDTH = 24  # characters of a sparkline, at most
 SHORTEST_NAME = 14  # characters
 EVERY = 1.0  # seconds between two looks
 MOST_ENDED = 5  # finished and failed runs shown below those that run
-STATES: tuple[State, ...] = ("finished", "failed", "running", "waiting")
-STYLES = {"running": "cyan", "finished": "green", "failed": "red", "waiting": "dim"}
+STATES: tuple[State, ...] = ("finished", "pruned", "failed", "running", "waiting")
+STYLES = {
+    "running": "cyan",
+    "finished": "green",
+    "pruned": "yellow",
+    "failed": "red",
+    "waiting": "dim",
+}
 
 
 def watch(console: Console, folder: Path, *, once: bool = False) -> None:
@@ -115,7 +121,7 @@ def _study_table(studies: Sequence[StudySummary]) -> Table:
     table.add_column("best", justify="right", no_wrap=True)
     table.add_column("time left", ratio=2, no_wrap=True, overflow="ellipsis")
     for study in studies:
-        ended = study.count("finished") + study.count("failed")
+        ended = sum(study.count(state) for state in ("finished", "pruned", "failed"))
         halted = study.order if study.order and study.order.wish != "go on" else None
         table.add_row(
             Place(study.place),

@@ -260,3 +260,10 @@ def test_every_key_of_the_source_reaches_the_photos(tmp_path: Path) -> None:
     assert {photo.key: photo.label for photo in found.photos.photos}["ani/0.jpg"] == 1
     parts = [{photo.group for photo in found.part(name)} for name in ("train", "val", "test")]
     assert sum(map(len, parts)) == 8  # birds, each in one part
+
+
+def test_cutting_to_boxes_that_nobody_gave_is_told(tmp_path: Path) -> None:
+    """A crop that silently does nothing is taken for one that does not help."""
+    fill(tmp_path / "photos", "ani", "gull", count=5)
+    with pytest.raises(DataError, match=r"none of the 10 photos in .* has one\. Boxes come with"):
+        checked(tmp_path / "photos", tmp_path / "memory.json", "data.box_margin=0.1")

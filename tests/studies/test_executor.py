@@ -11,17 +11,23 @@ from collections import Counter
 import pytest
 
 from fieldmark.errors import SettingError, TrainingError
-from fieldmark.studies.executor import LocalExecutor
+from fieldmark.studies.executor import MOST_LOST, LocalExecutor, _Crew
 from fieldmark.studies.lease import Lease, Leases
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import Outcome
 
-EXECUTORS = {
-    "in this process": LocalExecutor,
-    "two processes": lambda path: LocalExecutor(path, workers=2, lapse=2),
-}
+EXECUTORS = ["in this process", "two processes", pytest.param("ray", marks=pytest.mark.slow)]
 
-executors = pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTORS)
+
+@pytest.fixture(params=EXECUTORS)
+def make(request):
+    """From the import path of what runs trials to an executor."""
+    if request.param == "ray":
+        return request.getfixturevalue("on_two_nodes")
+    workers = 1 if request.param == "in this process" else 2
+    return lambda path: LocalExecutor(path, workers=workers, lapse=2)
+
+
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no signals")
 
 
@@ -39,7 +45,6 @@ def results_of(statuses):
     return [status for status in statuses if status != "lost"]
 
 
-@executors
 def test_each_run_is_made_once_and_told_once(make, fake, design, tmp_path, monkeypatch):
     monkeypatch.setenv("TRACE", str(tmp_path / "trace"))
     sys.modules.pop(fake, None)
@@ -54,7 +59,6 @@ def test_each_run_is_made_once_and_told_once(make, fake, design, tmp_path, monke
     assert len((tmp_path / "trace").read_text(encoding="utf-8").splitlines()) == 12
 
 
-@executors
 def test_only_what_is_missing_is_run(make, fake, design, tmp_path, monkeypatch):
     monkeypatch.setenv("TRACE", str(tmp_path / "trace"))
     sys.modules.pop(fake, None)
@@ -79,7 +83,6 @@ axes:
 """
 
 
-@executors
 def test_a_failure_is_a_result_and_ends_nothing(make, fake, design, tmp_path):
     study = Study.create(tmp_path / "study", design())
     told = list(make(f"{fake}:raises").run(study))
@@ -109,7 +112,6 @@ def test_a_trial_without_an_outcome_is_a_failure(fake, design, tmp_path):
     assert {r.reason for r in told if r.status == "failed"} == {"It was given no outcome."}
 
 
-@executors
 def test_a_sampler_that_learns_is_asked_until_it_has_had_its_trials(make, fake, design, tmp_path):
     text = """\
         name: rate
@@ -172,7 +174,7 @@ def workers_of(pid):
 PARENT = """
 import sys
 from pathlib import Path
-from fieldmark.studies.executor import LocalExecutor
+from fieldmark.studies.executor import MOST_LOST, LocalExecutor, _Crew
 from fieldmark.studies.study import Study
 if __name__ == "__main__":
     executor = LocalExecutor("fake_training:run_trials", workers=int(sys.argv[2]), lapse=0.6)
@@ -265,3 +267,12 @@ def test_a_worker_stopped_at_the_very_point_of_recording_is_fenced_off(fake, des
     assert late.record(slot, blind, outcome) is None
     assert records(study) == before
     assert all(results_of(statuses) == ["finished"] for statuses in before.values())
+
+
+def test_workers_that_die_before_they_do_anything_are_not_replaced_for_ever():
+    crew = _Crew(None, LocalExecutor("fieldmark.trials:run_trials", workers=2))
+    bearable = 2 * (MOST_LOST + 1) * 2
+    crew._check(bearable)
+    said = rf"{bearable + 1} worker processes in a row were killed before any had a result\. Look"
+    with pytest.raises(TrainingError, match=said):
+        crew._check(bearable + 1)

@@ -59,6 +59,8 @@ def test_other_order_subset_and_new_photos_cost_only_the_new(tmp_path: Path):
     assert fetch(store, ids, counter) == ids
     assert counter.computed == ["x", "f"]
     assert store.missing("k", ids) == []
+    assert store.count("k") == 7
+    assert store.count("another") == 0
 
 
 def test_equal_photos_are_computed_once_and_given_to_each(tmp_path: Path):

@@ -118,10 +118,10 @@ def test_the_band_is_where_all_repeats_agree():
 
 def test_smoothing_keeps_straight_lines_and_sums():
     line = np.linspace(3, 1, STEPS)
-    np.testing.assert_allclose(smoothed(line, STEPS)[20:-20], line[20:-20])
+    np.testing.assert_allclose(smoothed(line)[20:-20], line[20:-20])
     spike = np.zeros(STEPS)
     spike[100] = 1
-    found = smoothed(spike, STEPS)
+    found = smoothed(spike)
     assert found.sum() == pytest.approx(1)
     assert found.argmax() == 100
     assert np.sqrt((found * (np.arange(STEPS) - 100) ** 2).sum()) == pytest.approx(4, rel=0.02)

@@ -22,8 +22,7 @@ from fieldmark.report.sentences import (
 )
 from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain
 from fieldmark.studies.design import Cell
-from fieldmark.studies.effects import Cell as Answered
-from fieldmark.studies.effects import Effect, main_effects, study_spread
+from fieldmark.studies.effects import AnsweredCell, Effect, main_effects, study_spread
 from fieldmark.studies.learning_curve import fit_curve
 from fieldmark.studies.results import Result
 from fieldmark.studies.run import Run
@@ -63,7 +62,7 @@ class CellsOf:
         return [(cell, summarize(self.study, cell, states)) for cell in self.study.cells]
 
     @cached_property
-    def answered(self) -> list[Answered]:
+    def answered(self) -> list[AnsweredCell]:
         """The cells all of whose seeds are finished, with their answers photo by photo."""
         return answered_cells(self.study)
 

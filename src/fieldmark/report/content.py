@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from fieldmark import durable
 from fieldmark.diagnosis.advice import next_experiments, next_experiments_of_study
@@ -126,8 +127,8 @@ def run_page(run: Run, *, may_show: MayShow | None = None) -> Page:
     if seconds := seconds_of(run):
         facts.append(Fact(said("fact.seconds"), duration(seconds)))
     state: State = "running"
-    if run.status in {"finished", "failed"}:
-        state = "finished" if run.status == "finished" else "failed"
+    if run.status in {"finished", "failed", "pruned"}:
+        state = cast("State", run.status)
     return Page(
         kind="run",
         name=run.folder.name,
@@ -168,7 +169,7 @@ def folder_page(folder: Path) -> Page:
         title=folder.resolve().name,
         answer=[answer],
         state=_furthest_from_done(states, done="running" not in states),
-        progress=(sum(state in {"finished", "failed"} for state in states), len(states)),
+        progress=(sum(state in {"finished", "failed", "pruned"} for state in states), len(states)),
         facts=[
             Fact(said("fact.studies"), str(len(studies))),
             Fact(said("fact.runs"), str(len(rows))),
@@ -216,7 +217,7 @@ def _next(advice: Sequence[Advice]) -> Next | None:
 
 
 def _furthest_from_done(states: Sequence[State], *, done: bool) -> State:
-    order: tuple[State, ...] = ("running", "waiting", "failed", "finished")
+    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
     if done and "finished" in states:
         return "finished"
     return next((state for state in order if state in states), "waiting")

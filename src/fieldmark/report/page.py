@@ -12,7 +12,7 @@ from fieldmark.diagnosis.finding import Finding
 from fieldmark.language import Said
 
 Kind = Literal["study", "run", "folder", "comparison", "photo"]
-State = Literal["waiting", "running", "finished", "failed"]
+State = Literal["waiting", "running", "finished", "failed", "pruned"]
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,8 @@ def study_row(folder: Path, place: str) -> CellRow:
         lower = study.design.file.objective.lower_is_better
     except (FieldmarkError, OSError, ValueError, KeyError) as error:
         return CellRow(place, (), None, state="failed", reason=str(error))
-    done = sum(state in {"finished", "failed"} for state in states.values())
-    order: tuple[State, ...] = ("running", "waiting", "failed", "finished")
+    done = sum(state in {"finished", "failed", "pruned"} for state in states.values())
+    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
     state: State = next((s for s in order if s in states.values()), "waiting")
     if state == "failed" and "finished" in states.values():
         state = "finished"
@@ -141,9 +141,8 @@ def study_row(folder: Path, place: str) -> CellRow:
 
 
 def _state(status: object) -> State:
-    if status == "finished":
-        return "finished"
-    return "failed" if status == "failed" else "running"
+    known: dict[object, State] = {s: s for s in ("finished", "failed", "pruned")}
+    return known.get(status, "running")
 
 
 def _row(place: str, manifest: Mapping[str, Any], values: list[float]) -> CellRow:

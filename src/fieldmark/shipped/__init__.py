@@ -45,6 +45,13 @@ def recipe_text(name: str) -> str:
     return _text("recipes", "recipe", name)
 
 
+def demo_studies() -> dict[str, str]:
+    """Name -> YAML text of what the demo asks, in that order."""
+    folder = resources.files(__name__) / "demo"
+    names = ("size-by-sketch", "decay")
+    return {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in names}
+
+
 def study_text(name: str) -> str:
     """The YAML text of a shipped study, or of the file `name`.
 

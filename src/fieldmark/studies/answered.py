@@ -6,14 +6,14 @@ from typing import Any
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.studies.answers import Answers, read_answers
-from fieldmark.studies.effects import Cell, Setting
+from fieldmark.studies.effects import AnsweredCell, Setting
 from fieldmark.studies.learning_curve import LEAST_AMOUNTS
 from fieldmark.studies.study import Study
 
 TRAIN_FRACTION = "data.train_fraction"
 
 
-def answered_cells(study: Study) -> list[Cell]:
+def answered_cells(study: Study) -> list[AnsweredCell]:
     """The cells all of whose seeds are finished; none where the objective is not top-1."""
     if study.design.file.objective.metric != "top1":
         return []
@@ -28,23 +28,25 @@ def answered_cells(study: Study) -> list[Cell]:
                 answers = read_answers([result.folder for result in finished], split)
             except FieldmarkError:
                 continue  # its run was moved or removed; the table still has its number
-            cells.append(Cell(settings, answers, sum(r.seconds for r in finished)))
+            cells.append(AnsweredCell(settings, answers, sum(r.seconds for r in finished)))
     return cells
 
 
-def at_their_best(study: Study, cells: Sequence[Cell]) -> list[Cell]:
+def at_their_best(study: Study, cells: Sequence[AnsweredCell]) -> list[AnsweredCell]:
     """For each of what is asked about, the cell whose nuisances suit it best, without these."""
     nuisances = {axis.name for axis in study.design.file.with_role("nuisance")}
-    best: dict[str, Cell] = {}
+    best: dict[str, AnsweredCell] = {}
     for cell in cells:
         asked = {name: value for name, value in cell.settings.items() if name not in nuisances}
         known = best.get(key := words(asked))
         if known is None or cell.answers.top1 > known.answers.top1:
-            best[key] = Cell(asked, cell.answers, cell.cost)
+            best[key] = AnsweredCell(asked, cell.answers, cell.cost)
     return list(best.values())
 
 
-def by_amount(study: Study, cells: Sequence[Cell]) -> dict[str, list[tuple[float, Answers]]]:
+def by_amount(
+    study: Study, cells: Sequence[AnsweredCell]
+) -> dict[str, list[tuple[float, Answers]]]:
     """Where fractions of train were tried: the other settings -> (fraction, answers)."""
     fractions = {axis.name for axis in study.design.file.axes if axis.key == (TRAIN_FRACTION,)}
     alike: dict[str, list[tuple[float, Answers]]] = {}

@@ -52,7 +52,7 @@ class Result:
 
     cell: str
     seed: int
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "failed", "pruned"]
     metrics: dict[str, float]
     seconds: float
     reason: str | None

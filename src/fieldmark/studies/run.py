@@ -18,7 +18,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,12 +79,12 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running``, ``finished`` or ``failed``; a killed run goes on saying ``running``."""
+        """``running`` (a killed run too), ``finished``, ``failed``, or ``pruned``: ended early."""
         return str(self.manifest["status"])
 
     @property
     def reason(self) -> str | None:
-        """Why a failed run failed."""
+        """Why a failed run failed, or a pruned one was ended."""
         return self.manifest.get("reason")
 
     @property
@@ -196,11 +196,10 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         durable.make_folder(folder)
         durable.replace(folder / RECIPE, recipe_text.encode())
         writer = cls(folder, started)
-        try:
+        with ExitStack() as stack:
+            stack.callback(writer.close)  # where the manifest can't be written
             durable.replace(folder / MANIFEST, content)
-        except BaseException:
-            writer.close()
-            raise
+            stack.pop_all()
         return writer
 
     @classmethod
@@ -299,9 +298,9 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         self.update_manifest(status="finished", ended=durable.now())
         self.close()
 
-    def fail(self, reason: str) -> None:
-        """Mark the run as failed, say why, and close it."""
-        self.update_manifest(status="failed", reason=reason, ended=durable.now())
+    def fail(self, reason: str, status: str = "failed") -> None:
+        """Mark the run as failed, or as ended otherwise, say why, and close it."""
+        self.update_manifest(status=status, reason=reason, ended=durable.now())
         self.close()
 
     def close(self) -> None:

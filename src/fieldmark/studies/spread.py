@@ -117,6 +117,15 @@ class Estimate:
         z = brentq(lambda z: self._reach(z) - distance, 0, _FARTHEST, xtol=1e-6)
         return 2 * float(ndtr(-z))
 
+    def least_seen(self, comparisons: int = 1) -> float:
+        """The least true difference that p <= 5 % shows in four of five repeats.
+
+        Args:
+            comparisons: How many are looked at together, p corrected for all (Bonferroni).
+        """
+        z = float(ndtri(1 - (1 - LEVEL) / 2 / comparisons))
+        return self._reach(z) + float(ndtri(0.8)) * self.error
+
     def _reach(self, z: float) -> float:
         """Half an interval, of the level that a normal one of +-z standard errors has."""
         if z == 0:

@@ -16,20 +16,22 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fieldmark import durable
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.studies.design import Cell, Design
-from fieldmark.studies.lease import holder_of
+from fieldmark.studies.lease import Lease, holder_of
+from fieldmark.studies.pruner import Judge, curves_of
 from fieldmark.studies.results import Result, Results, Slot
 from fieldmark.studies.sampler import Point, proposed
+from fieldmark.studies.trial import Trial
 
 JOURNAL = "journal.jsonl"
 LEASES = "leases"
-State = Literal["waiting", "running", "finished", "failed"]
+State = Literal["waiting", "running", "finished", "failed", "pruned"]
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,33 @@ class Study:
         """What came of every slot that has come to something, by cell and seed."""
         found = ((slot.key, self.records.of(slot)) for slot in self.slots())
         return {key: result for key, result in found if result}
+
+    def trial(self, slot: Slot, lease: Lease, suffix: str = "") -> Trial:
+        """The slot as a trial under a lease, watched where the study has a pruner."""
+        trial = self.records.trial(slot, lease, suffix)
+        pruner, metric = self.design.file.pruner, self.design.metric
+        if pruner is None:
+            return trial
+        lower = self.design.file.objective.lower_is_better
+        found = [result for each in self._before(slot) if (result := self.records.of(each))]
+        earlier = curves_of([result.folder for result in found], metric)
+        return replace(trial, watch=Judge(pruner, metric, lower, earlier))
+
+    def may_begin(self, group: Group) -> bool:
+        """Whether a group has all the results it is compared with.
+
+        So a pruner's decisions depend on the study alone, not on who was faster, or killed.
+        """
+        return all(self.records.of(slot) for slot in self._before(group.slots[0]))
+
+    def _before(self, slot: Slot) -> list[Slot]:
+        """The slots a pruner compares one with; none where the study has no pruner."""
+        pruner = self.design.file.pruner
+        if pruner is None:
+            return []
+        slots = self.slots()
+        place = next(n for n, each in enumerate(slots) if each.key == slot.key)
+        return slots[: max(0, place - pruner.ahead)]
 
     def states(self) -> dict[tuple[str, int], State]:
         """How each slot is; one whose worker was killed is `running` until it is taken over."""

@@ -4,9 +4,12 @@
 
 is convex, so L-BFGS (Liu and Nocedal 1989; scipy's) finds its one minimum. Along a path of decays
 each solution is the start of the next. The search goes on in the principal coordinates of the
-features, Z = U S Qᵀ, stretched so that the curvature is about 1 in every direction: in direction j
-it is about c s_j² / N + decay, where c is the mean p (1 - p) of the classes' probabilities at the
-solution before. Few steps are then enough, and |gradient|² / 2 tells about how far the minimum is.
+features about their mean m, Z - 1 mᵀ = U S Qᵀ: the bias takes up W m, and what both could do alike
+makes no long flat valley. They are stretched so that the curvature is about 1 in every direction:
+in direction j it is about c s_j² / N + decay, where c is the mean p (1 - p) of the classes'
+probabilities at the solution before. Few steps are then enough, and |gradient|² / 2 tells about
+how far the minimum is. Where nearly all photos are told apart that may be too little; but it is not
+beyond |gradient of W|² / (2 decay) of the features' own coordinates, the decay's part of it.
 """
 
 from collections.abc import Sequence
@@ -82,7 +85,9 @@ class _Search:
 
     def __init__(self, features: Tensor, labels: Tensor, classes: int) -> None:
         self.labels, self.classes = labels, classes
-        left, self.spread, self.axes = torch.linalg.svd(features, full_matrices=False)
+        self.mean = features.mean(0)  # (D,)
+        centred = features - self.mean
+        left, self.spread, self.axes = torch.linalg.svd(centred, full_matrices=False)
         self.rows = left * self.spread  # (N, R)
         self.weight = torch.zeros(classes, self.rows.shape[1])
         self.bias = torch.zeros(classes)
@@ -113,10 +118,11 @@ class _Search:
         weight, bias = problem.unpack(result.x)
         self.weight, self.bias = weight * stretch, bias * of_bias
         self.uncertain = problem.uncertain
+        whole = self.weight @ self.axes  # (K, D)
         return ExactHead(
             decay,
-            self.weight @ self.axes,
-            self.bias,
+            whole,
+            self.bias - whole @ self.mean,
             problem.loss,
             problem.gap,
             problem.gap <= tolerance,
@@ -153,5 +159,7 @@ class _Problem:
         slope = torch.empty(self.classes, self.rows.shape[1] + 1)
         slope[:, :-1] = torch.addmm(decayed, p.T, self.rows)
         slope[:, -1] = p.sum(0) * self.of_bias
-        self.gap = _DOUBT * float(slope.double().square().sum()) / 2
+        square = slope.double().square()
+        self.gap = _DOUBT * float(square.sum()) / 2
+        self.gap = max(self.gap, float((square[:, :-1] / self.decay).sum()) / 2)
         return self.loss, slope.view(-1).double().numpy()

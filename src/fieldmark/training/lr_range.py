@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 
 Curve = NDArray[np.float64]
 
-SMOOTHED = 0.02  # of the test's length: the width (one sigma) losses are averaged over
+SMOOTHED = 4.0  # steps: the width (one sigma) losses are averaged over
 BEGUN = 0.1  # of the whole fall: from here on the loss is falling
 LEAST_FALL = 0.05  # of the loss at the start, and twice the noise of single steps
 EDGE = 0.05  # of the test's length: what happens there may have begun before, or go on after
@@ -27,8 +27,8 @@ BELOW_MINIMUM = 3.0  # times: where the loss is lowest it is about to explode
 class Reading:
     """Where a curve's loss began to fall and where it was lowest, as rates; or why neither."""
 
-    begin: float = 0.0
-    lowest: float = 0.0
+    begin: float | None = None
+    lowest: float | None = None
     reason: str | None = None
 
 
@@ -52,14 +52,9 @@ def rising(low: float, high: float, steps: int) -> Curve:
     return np.geomspace(low, high, steps)
 
 
-def smoothed(losses: Sequence[float] | Curve, steps: int) -> Curve:
-    """Losses averaged over their neighbours, without the lag of a running mean.
-
-    Args:
-        losses: (n,) of a test that was to have `steps`.
-        steps: What the width is a share of.
-    """
-    found: Curve = gaussian_filter1d(np.asarray(losses, np.float64), SMOOTHED * steps)
+def smoothed(losses: Sequence[float] | Curve) -> Curve:
+    """Losses (n,) averaged over their neighbours, without the lag of a running mean."""
+    found: Curve = gaussian_filter1d(np.asarray(losses, np.float64), SMOOTHED)
     return found
 
 
@@ -78,8 +73,8 @@ def read_range(lr: Curve, repeats: Sequence[Sequence[float]]) -> RangeTest:
     if reasons:
         count = f" (in {len(reasons)} of {len(readings)} repeats)" if len(readings) > 1 else ""
         return RangeTest(None, f"{reasons[0]}{count}", readings)
-    begins = [reading.begin for reading in readings]
-    lowest = [reading.lowest for reading in readings]
+    begins = [reading.begin for reading in readings if reading.begin]
+    lowest = [reading.lowest for reading in readings if reading.lowest]
     for name, rates in (("begins to fall", begins), ("is lowest", lowest)):
         if max(rates) > AGREE * min(rates):
             reason = (
@@ -103,7 +98,7 @@ def _read(lr: Curve, losses: Curve) -> Reading:
     ends = f"lr {lr[0]:.2g} to {lr[-1]:.2g}"
     if len(losses) <= 2 * edge:
         return Reading(reason=f"it diverges from the start ({ends}); begin far lower")
-    curve = smoothed(losses, len(lr))
+    curve = smoothed(losses)
     place = int(curve.argmin())
     first, start, next_to_it = (
         float(part.mean()) for part in (losses[:3], losses[:edge], losses[edge : 2 * edge])

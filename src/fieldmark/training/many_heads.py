@@ -42,7 +42,7 @@ def train_heads(
         The loss of each step's samples before the step, (S, H), in nats.
     """
     losses = torch.empty(len(steps), sum(len(heads) for _, heads in groups))
-    for chunk in _chunks(groups, len(train)):
+    for chunk in _chunks(groups, len(train), sum(map(len, steps))):
         part = chunk.make(chunk.features, train, labels, chunk.heads)
         for number, samples in enumerate(steps):
             if number in watch_after:
@@ -73,16 +73,28 @@ class _Chunk:
         self.numbers += other.numbers
 
 
+def _form(
+    features: FrozenFeatures, heads: Sequence[HeadSettings], train: int, taken: int
+) -> type[Heads]:
+    """The cheaper of the two for so many photos to train on and samples taken, in products.
+
+    A step of `PrimalHeads` also goes six times through all weights, which doubles its cost. Where
+    rows are many, as with several views, and heads are few, the products of all pairs do not pay.
+    """
+    rows, D = features.rows.shape
+    each = 2 * taken * len(heads) * len(heads[0].bias)
+    return DualHeads if rows**2 * D + each * train < each * 2 * D else PrimalHeads
+
+
 def _chunks(
-    groups: Sequence[tuple[FrozenFeatures, Sequence[HeadSettings]]], train: int
+    groups: Sequence[tuple[FrozenFeatures, Sequence[HeadSettings]]], train: int, taken: int
 ) -> Iterator[_Chunk]:
     """Cut long groups in parts, and join short ones, until they fill the cache."""
     held: _Chunk | None = None
     first = 0
     for features, heads in groups:
         D = features.rows.shape[1]
-        # The two cost the same where D is N / 2, and only sums over photos can be joined.
-        make: type[Heads] = DualHeads if train < 2 * D else PrimalHeads
+        make = _form(features, heads, train, taken)  # only sums over photos can be joined
         width = train if make is DualHeads else D
         room = max(1, CACHED_BYTES // (4 * 2 * width * len(heads[0].bias)))
         for start in range(0, len(heads), room):
