@@ -121,13 +121,12 @@ def _study_table(studies: Sequence[StudySummary]) -> Table:
     table.add_column("best", justify="right", no_wrap=True)
     table.add_column("time left", ratio=2, no_wrap=True, overflow="ellipsis")
     for study in studies:
-        ended = sum(study.count(state) for state in ("finished", "pruned", "failed"))
         halted = study.order if study.order and study.order.wish != "go on" else None
         table.add_row(
             Place(study.place),
             plain(study.question),
             _bar(study),
-            f"{ended} / {len(study.states)}",
+            f"{study.ended} / {len(study.states)}",
             _number(study.metric, study.best),
             plain(halted.describe() if halted else _left_of(study)),
         )

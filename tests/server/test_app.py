@@ -39,6 +39,13 @@ def test_a_running_run_says_how_far_it_is(client, folder, make_run):
             assert "Stage head, step 40 of 100" in html
 
 
+def test_a_run_that_was_ended_early_says_so(folder, make_run, connect):
+    make_run(folder / "runs" / "early", finish=False).fail("Others did better.", status="pruned")
+    with connect(create_app(folder)) as client:
+        for address in ("/", "/page/runs/early"):
+            assert "ended early" in client.get(address).text
+
+
 def test_a_folder_that_is_a_run_is_its_page(folder, connect):
     with connect(create_app(folder / "runs" / "toy-1")) as client:
         html = client.get("/").text

@@ -135,6 +135,7 @@ def test_a_study_and_its_runs(fake, design, tmp_path):
     for number, _ in enumerate(LocalExecutor(f"{fake}:run_trials").run(study), start=1):
         assert "studies/sizes" in found.look()
         assert found.studies["studies/sizes"].count("finished") == number
+    assert found.studies["studies/sizes"].ended == 12
     assert found.studies["studies/sizes"].best == pytest.approx(0.448 + 0.08192)
     slot = study.slots()[0]
     make_run(study.folder / "cells" / slot.cell.hash / "seed-0.1")

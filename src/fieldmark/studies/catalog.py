@@ -29,7 +29,7 @@ class RunSummary:
     Attributes:
         place: Its folder below the one looked at, as `runs/toy-1`; `.` is that folder itself.
         study: Place of the study it belongs to.
-        status: `running`, `finished` or `failed`; a killed run goes on saying `running`.
+        status: `running` (a killed run too), `finished`, `failed` or `pruned`.
         reason: Why it failed.
         started, ended: In seconds since the epoch.
         latest: Key -> the value recorded last.
@@ -75,6 +75,11 @@ class StudySummary:
     def count(self, state: State) -> int:
         """How many runs are in a state."""
         return sum(found == state for found in self.states.values())
+
+    @property
+    def ended(self) -> int:
+        """How many runs came to an end, whichever."""
+        return len(self.states) - self.count("waiting") - self.count("running")
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        needed = (RECIPE, METRICS, MANIFEST)
-        missing = [f"`{name}`" for name in needed if not (self.folder / name).is_file()]
+        missing = [f"`{n}`" for n in (RECIPE, METRICS, MANIFEST) if not (self.folder / n).is_file()]
         if missing:
             lacks = f"`{self.folder}` is no run, it lacks {', '.join(missing)}. "
             raise RecordError(f"{lacks}Name a folder that `fieldmark train` made.")
