@@ -35,7 +35,7 @@ from fieldmark.train import Training, train
 from fieldmark.training.features import FeatureStore
 from fieldmark.trials import Silent, run_trials
 
-SETTINGS = 24  # of each split: every fault is planted in half of them
+SETTINGS = 20  # of each split: every fault is planted in half of them
 FROM_GRID, BY_ITSELF = 4, 2  # healthy runs of a setting, at most
 EVERY_GENTLE = 6  # settings that have a grid of two stages as well, one in so many
 LABELS = "labels.json"
