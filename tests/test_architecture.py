@@ -68,7 +68,7 @@ L3 = (
 DIAGNOSIS = tuple(
     f"diagnosis.{name}"
     for name in (
-        *("finding", "curve", "evidence", "before_training", "stability", "fit", "budget"),
+        *("finding", "curve", "evidence", "before_training", "divergence", "stability"),
         *(
             "schedule",
             "stages",

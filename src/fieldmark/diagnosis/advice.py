@@ -41,7 +41,8 @@ def _length(factor: float) -> Callable[[Stage, Finding], Changes]:
 
 def _gentler(stage: Stage, _: Finding) -> Changes:
     """A tenth of the rate, reached by a warm-up."""
-    return {"lr": float(f"{stage.lr / 10:.3g}"), "schedule.warmup": "10 %"}
+    schedule = stage.schedule.model_dump(mode="json", exclude_none=True)
+    return {"lr": float(f"{stage.lr / 10:.3g}"), "schedule": schedule | {"warmup": "10 %"}}
 
 
 def _cut(_: Stage, finding: Finding) -> Changes:
@@ -51,7 +52,7 @@ def _cut(_: Stage, finding: Finding) -> Changes:
 def _calmer(stage: Stage, _: Finding) -> Changes:
     """A rate that falls to 0; where it does, averaged weights."""
     falls = stage.schedule.name in {"cosine", "one_cycle", "polynomial"}
-    return {"average": 0.99} if falls else {"schedule.name": "cosine"}
+    return {"average": 0.99} if falls else {"schedule": "cosine"}
 
 
 def _clipped(_: Stage, finding: Finding) -> Changes:
@@ -64,11 +65,13 @@ CHANGES: Mapping[str, Callable[[Stage, Finding], Changes]] = {
     "lr_too_high": _times("lr", 0.1),
     "diverged_early": _gentler,
     "diverged_midway": _clipped,
+    "loss_spikes": _clipped,
     "stage_collapses": _gentler,
     "decay_too_strong": _times("weight_decay", 0.1),
-    "decayed_too_early": lambda *_: {"schedule.name": "cosine"},
+    "decayed_too_early": lambda *_: {"schedule": "cosine"},
     "too_short": _length(2),
     "too_long": _cut,
+    "second_half_idle": _cut,
     "underfitting": _times("lr", 3),
     "overfitting": lambda *_: {"label_smoothing": 0.1},
     "overconfident": lambda *_: {"label_smoothing": 0.1},
@@ -109,13 +112,14 @@ def _experiment(
     if not changes:
         return None
     words = [shlex.quote(f"stages.{stage.name}.{key}={_text(v)}") for key, v in changes.items()]
-    if "schedule.name" in changes:
-        words = [word.replace("schedule.name", "schedule") for word in words]
     command = " ".join(["fieldmark train", recipe, *words])
     return Experiment(finding.check, command, _seconds(run, stage, changes), finding.refuted_by)
 
 
 def _text(value: object) -> str:
+    """As YAML on one line."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_text(each)}' for key, each in value.items())}}}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -24,7 +24,7 @@ FEWEST_SECONDS = 5.0
     title="In stage {stage} val was still getting better when it ended: {share:.0%} of what the "
     "loss on `{split}` fell came in the second half ({middle:.2f} to {end:.2f} nats), and its "
     "best is at step {best_step:,} of {last_step:,}.",
-    cause="The stage is too short.",
+    cause="The stage is too short for its learning rate.",
     advice="Double the length to {longer} and let the schedule stretch with it; do not just go on "
     "at a tiny lr.",
     refuted_by="With twice the length val is better by less than chance.",
@@ -34,7 +34,7 @@ FEWEST_SECONDS = 5.0
 def too_short(stage: StageEvidence) -> Seen:
     """Best in the last quarter and still gaining, in progress by lr: no schedule hides it."""
     loss = stage.val("loss")
-    if short := lacks(loss, 4):
+    if short := lacks(loss, 3):
         return short
     progress = stage.progress(loss.steps)
     share, best = fall_left(loss, progress), int(loss.values.argmin())
@@ -60,7 +60,7 @@ def too_short(stage: StageEvidence) -> Seen:
 @check(
     "too_long",
     "R17",
-    "note",
+    "warning",
     "epoch",
     "split",
     label="Far more epochs than needed",
@@ -75,15 +75,42 @@ def too_short(stage: StageEvidence) -> Seen:
 )
 @any_stage
 def too_long(stage: StageEvidence) -> Seen:
-    """Best in the first tenth, or flat for half of the stage (playbook)."""
+    """As good as at its end within the first tenth of the stage (playbook)."""
+    return _settled(stage, FIRST_TENTH)
+
+
+@check(
+    "second_half_idle",
+    "R17",
+    "note",
+    "epoch",
+    "split",
+    label="A second half that changes nothing",
+    title="In stage {stage} top-1 on `{split}` was within chance of its end after {needed:.0f} of "
+    "{epochs:.0f} epochs ({reached:.1%}, then {end:.1%}).",
+    cause="The stage is longer than val can make use of.",
+    advice="A length of {cut:.0f} epochs, the schedule with it, should do.",
+    refuted_by="Cut to {cut:.0f} epochs val is worse by more than chance.",
+    otherwise="top-1 on `{split}` comes within chance of its end after {needed:.0f} of "
+    "{epochs:.0f} epochs",
+)
+@any_stage
+def second_half_idle(stage: StageEvidence) -> Seen:
+    """Flat for more than half of the stage; a shorter one is `too_long`'s to tell."""
+    if (found := _settled(stage, FIRST_TENTH)).outcome == "fires":
+        return clear(**found.numbers)
+    return _settled(stage, 1 - FLAT)
+
+
+def _settled(stage: StageEvidence, within: float) -> Seen:
+    """Whether val is as good as at its end within a first share of the stage, and stays so."""
     curve = stage.val("top1")
     after = curve[curve.steps > stage.first_step]
     if short := lacks(after, 10):
         return short
     if stage.epochs is None or stage.steps_per_epoch is None:
         return unknown("not_recorded", key="recipe")
-    smooth = after.smooth.values
-    end = after.late_mean
+    smooth, end, loss = after.smooth.values, after.late_mean, stage.val("loss")
     below = np.flatnonzero(smooth < end - stage.error(stage.split, end))
     first = int(below[-1]) + 1 if len(below) else 0
     needed = float(after.steps[first] - stage.first_step) / stage.steps_per_epoch
@@ -96,11 +123,8 @@ def too_long(stage: StageEvidence) -> Seen:
         "reached": float(smooth[first]),
         "end": end,
     }
-    loss = stage.val("loss")
     left = (fall_left(loss, stage.progress(loss.steps)) if len(loss) else None) or 0.0
-    best = (after.steps[int(smooth.argmax())] - stage.first_step) / max(1, stage.steps)
-    flat = best <= FIRST_TENTH or needed <= (1 - FLAT) * stage.epochs
-    if flat and left < STILL_GAINING:
+    if needed <= within * stage.epochs and left < STILL_GAINING:
         return fires(after.place(first), **numbers)
     return clear(**numbers)
 
@@ -138,4 +162,4 @@ def input_bound(stage: StageEvidence) -> Seen:
     return clear(**numbers)
 
 
-CHECKS: tuple[Check[RunEvidence], ...] = (too_short, too_long, input_bound)
+CHECKS: tuple[Check[RunEvidence], ...] = (too_short, too_long, second_half_idle, input_bound)

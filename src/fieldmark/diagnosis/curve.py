@@ -14,6 +14,7 @@ Values = NDArray[np.float64]
 LATE = 0.25  # of a stage's steps: its last quarter
 SUSTAINED = 0.1  # of its evaluations, and at least three: what lasts so long is no flicker
 SMOOTHED = 3  # evaluations
+STEADY = 0.1  # of its fall: how far a curve may have been lower before
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,8 @@ class Curve:
     @property
     def late(self) -> Self:
         """What was recorded in the stage's last quarter, the last record at least."""
+        if not len(self):
+            return self
         start = self.steps[-1] - LATE * (self.steps[-1] - self.steps[0])
         return self[self.steps >= start]
 
@@ -111,17 +114,20 @@ def fall_left(curve: Curve, progress: Values) -> float | None:
     """What share of a curve's whole fall came in the second half of its progress.
 
     0.5 of a straight line, which has far to go; near 0 of one that has arrived. None where it did
-    not fall. Progress is the learning rate added up over steps, from 0 to 1: counted in it a
-    schedule that ends at 0 does not make a curve look as if it had arrived.
+    not fall, or had been lower before: what falls then is what a high rate had thrown up.
+
+    Progress is the learning rate added up over steps, from 0 to 1: counted in it a schedule that
+    ends at 0 does not make a curve look as if it had arrived.
 
     Args:
         curve: N values.
         progress: (N,), how far the stage was at each.
     """
-    whole = curve.first - curve.last
-    if whole <= 0:
+    whole, halfway = curve.first - curve.last, middle(curve, progress)
+    before = curve.values[progress <= 0.5]
+    if whole <= 0 or before.min() < halfway - STEADY * whole:
         return None
-    return (middle(curve, progress) - curve.last) / whole
+    return (halfway - curve.last) / whole
 
 
 def middle(curve: Curve, progress: Values) -> float:

@@ -15,7 +15,7 @@ FITTED = 0.90  # of the training photos at least, before a model can be said to 
 LOSS_RISE = 0.05  # of its lowest; ours
 ALL_RUN_LONG = 0.9  # of the looks
 SURE = 2.0  # standard errors
-LOOKS_SURE = 2.5  # where three thirds are looked at: as one look at 2.1
+THIRDS_SURE, LOOKS_SURE = 2.5, 3.5  # where three thirds, or all looks, are tried; ours
 
 
 def _lowest(curve: Curve) -> int:
@@ -24,9 +24,16 @@ def _lowest(curve: Curve) -> int:
 
 
 def _risen(curve: Curve, margin: float) -> bool:
-    """Whether the smoothed curve stays above its lowest by a margin, and for how long it must."""
+    """Whether a curve rose from its lowest by a margin for good.
+
+    Its last quarter does on average, which chance moves little, and to its end no three looks come
+    half of the way back. The lowest of many looks is low by chance too, the more they scatter: what
+    they scatter is added to the margin.
+    """
     smooth = curve.smooth.values
-    return bool((smooth[-curve.lasting :] > smooth.min() + margin).all())
+    stays = (smooth[-curve.lasting :] > smooth.min() + margin / 2).all()
+    scatter = curve[_lowest(curve) :].jitter
+    return bool(stays) and curve.late_mean > smooth.min() + margin + scatter
 
 
 def _error_curve(stage: StageEvidence) -> Curve:
@@ -262,7 +269,7 @@ def val_above_running_train(stage: StageEvidence) -> Seen:
 )
 @any_stage
 def val_above_train(stage: StageEvidence) -> Seen:
-    """UMLAUT's rule on clean train and against chance; by thirds, since memory hides it late."""
+    """UMLAUT's rule on clean train, against chance; early looks too, as memory hides it late."""
     train, val = stage.clean("top1"), stage.val("top1")
     ends = _ends(stage)
     if isinstance(ends, Seen):
@@ -270,27 +277,32 @@ def val_above_train(stage: StageEvidence) -> Seen:
     after = val[val.steps > stage.first_step]
     if short := lacks(after, 3):
         return short
-    best: tuple[float, dict[str, Number], Curve] | None = None
     third = -(-len(after) // 3)
-    for part in (after[:third], after[third : 2 * third], after[-third:]):
-        share = float(part.values.mean())
-        beside = [train.at(float(step)) for step in part.steps]
-        clean = sum(beside) / len(beside)
-        error = errors_together(stage.error("minitrain", clean), stage.error(stage.split, share))
-        numbers: dict[str, Number] = {
-            "split": stage.split,
-            "val": share,
-            "train": clean,
-            "first": int(part.steps[0]),
-            "last": int(part.steps[-1]),
-            "lead_points": 100 * (share - clean),
-            "chance_points": 100 * LOOKS_SURE * error,
-        }
-        lead = (share - clean) / error
-        if best is None or lead > best[0]:
-            best = lead, numbers, part
-    lead, numbers, part = best or (0.0, {}, after)
-    return fires(part.place(), **numbers) if lead > LOOKS_SURE else clear(**numbers)
+    parts = [(after[:third], THIRDS_SURE), (after[third : 2 * third], THIRDS_SURE)]
+    parts += [(after[-third:], THIRDS_SURE)]
+    parts += [(after[n : n + 1], LOOKS_SURE) for n in range(len(after))]
+    found = [_lead(stage, train, part, sure) for part, sure in parts if len(part)]
+    lead, numbers, part = max(found, key=lambda one: one[0])
+    return fires(part.place(), **numbers) if lead > 0 else clear(**numbers)
+
+
+def _lead(
+    stage: StageEvidence, train: Curve, part: Curve, sure: float
+) -> tuple[float, dict[str, Number], Curve]:
+    """By how many standard errors more than `sure` val leads minitrain in a part of a curve."""
+    share = float(part.values.mean())
+    clean = sum(train.at(float(step)) for step in part.steps) / len(part)
+    error = errors_together(stage.error("minitrain", clean), stage.error(stage.split, share))
+    numbers: dict[str, Number] = {
+        "split": stage.split,
+        "val": share,
+        "train": clean,
+        "first": int(part.steps[0]),
+        "last": int(part.steps[-1]),
+        "lead_points": 100 * (share - clean),
+        "chance_points": 100 * sure * error,
+    }
+    return (share - clean) / error - sure, numbers, part
 
 
 CHECKS: tuple[Check[RunEvidence], ...] = (

@@ -11,14 +11,15 @@ from fieldmark.recipe import Stage
 
 STRAIGHT = 0.3  # of its fall in the second half: 0.5 is a straight line; ours
 UNMOVED = 0.5  # of the loss it began with is still there; ours
+HIGH_LEVEL = 0.5  # of the loss it began with, held while lr is high; ours
 LEAST_EPOCHS = 8  # a shorter stage is short before it is slow; ours
 SMALL_MOVE, LARGE_MOVE = 1e-4, 1e-2  # of the weights' length a step; cs231n wants some 1e-3
-OVERSHOOT = 1.3  # times the loss it began with; ours
+OVERSHOOT = 1.3  # times the loss of guessing; ours
 JITTER = 0.02  # of the level it moves around; ours
 TINY, LOW = 0.01, 0.1  # of the peak rate
 TINY_LASTS, LOW_LASTS = 0.2, 0.6  # of the stage's steps; a cosine is below 1 % for 6 % of them
 FITTED = 0.98  # of the training photos: nothing is left to learn by lr
-ARRIVED = 0.05  # of its fall in the second half; ours
+WAS_FALLING = 0.1  # of its fall in the second half of the way to where lr was lowered; ours
 HELD = 0.4  # of the loss it began with; ours
 SHORT_MEMORY = 0.25  # of the stage's steps; ours
 NOISY = 3.0  # times apart; ours
@@ -37,7 +38,7 @@ def _at_full_rate(stage: StageEvidence, curve: Curve) -> Curve:
 @check(
     "lr_too_low",
     "R7",
-    "problem",
+    "warning",
     "lr",
     "minitrain",
     label="Learning rate too low",
@@ -74,7 +75,7 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     barely = loss.last > UNMOVED * loss.first and stage.epochs >= LEAST_EPOCHS
     if stage.number:  # a head that is there already leaves little to fall
         barely = barely and 0 < move < SMALL_MOVE
-    if left is not None and left > STRAIGHT and barely:
+    if left is not None and left > STRAIGHT and barely and not _lowered(stage):
         return fires(loss.place(), **numbers)
     return clear(**numbers)
 
@@ -82,7 +83,7 @@ def lr_too_low(stage: StageEvidence) -> Seen:
 @check(
     "lr_too_high",
     "R8",
-    "problem",
+    "warning",
     "lr",
     "running loss",
     label="Learning rate too high",
@@ -120,12 +121,11 @@ def lr_too_high(stage: StageEvidence) -> Seen:
         "lower": stage.settings.lr / 10,
         "move": move,
     }
-    guessing = log(max(2, stage.classes))
-    if smooth.max() > OVERSHOOT * (loss.first if stage.number == 0 else guessing):
+    if smooth.max() > OVERSHOOT * log(max(2, stage.classes)):
         return fires(loss.place(0, int(smooth.argmax())), **numbers)
     if len(high) >= 10 and move > LARGE_MOVE and not _decay_rules(stage):
         fell = float(high.values[: len(high) // 2].mean()) - level
-        if fell < jitter and level > UNMOVED * loss.first and jitter > JITTER * level:
+        if fell < jitter and level > HIGH_LEVEL * loss.first and jitter > JITTER * level:
             return fires(half.place(), **numbers)
     return clear(**numbers)
 
@@ -152,12 +152,7 @@ def decayed_too_early(stage: StageEvidence) -> Seen:
     for curve, needed in ((rates, 8), (loss, 4)):
         if short := lacks(curve, needed):
             return short
-    peak, end = rates.values.max(), rates.steps[-1]
-    found: list[tuple[float, float]] = []
-    for level in (TINY, LOW):
-        above = rates.steps[rates.values > 1.001 * level * peak]
-        found.append((level, float((end - above[-1]) / max(1, stage.steps))))
-    (_, tiny), (_, low) = found
+    tiny, low = _low_for(stage, TINY), _low_for(stage, LOW)
     level, share = (TINY, tiny) if tiny >= TINY_LASTS else (LOW, low)
     numbers: dict[str, Number] = {
         "stage": stage.name,
@@ -165,18 +160,32 @@ def decayed_too_early(stage: StageEvidence) -> Seen:
         "share": share,
         "loss": loss.last,
     }
-    lowered = end - share * stage.steps
-    early = tiny >= TINY_LASTS or low >= LOW_LASTS
-    if early and _was_falling(loss, lowered) and (not len(train) or train.last < FITTED):
+    lowered = rates.steps[-1] - share * stage.steps
+    if _lowered(stage) and _was_falling(loss, lowered) and (not len(train) or train.last < FITTED):
         return fires(rates.place(int((rates.steps <= lowered).sum()) - 1), **numbers)
     return clear(**numbers)
+
+
+def _low_for(stage: StageEvidence, level: float) -> float:
+    """For what last share of a stage lr is at a share of its peak or less."""
+    rates = stage.curve("train/lr")
+    if not len(rates):
+        return 0.0
+    above = rates.steps[rates.values > 1.001 * level * rates.values.max()]
+    last = above[-1] if len(above) else rates.steps[0]
+    return float((rates.steps[-1] - last) / max(1, stage.steps))
+
+
+def _lowered(stage: StageEvidence) -> bool:
+    """Whether lr is low for so long that little can be learned any more."""
+    return _low_for(stage, TINY) >= TINY_LASTS or _low_for(stage, LOW) >= LOW_LASTS
 
 
 def _was_falling(loss: Curve, step: float) -> bool:
     """Whether a good part of the fall until a step came in the second half of the way there."""
     there, start = loss.at(step), loss.first
     middle = loss.at((loss.steps[0] + step) / 2)
-    return start - there > 0 and (middle - there) / (start - there) > ARRIVED * 2
+    return start - there > 0 and (middle - there) / (start - there) > WAS_FALLING
 
 
 @check(
@@ -263,7 +272,7 @@ def decay_too_strong(stage: StageEvidence) -> Seen:
         "memory": memory or 0.0,
         "steps": stage.planned_steps,
     }
-    arrived = left is None or left < ARRIVED
+    arrived = left is None or left < STRAIGHT
     if _decay_rules(stage) and arrived and loss.late_mean > HELD * loss.first:
         return fires(loss.place(len(loss) // 2), **numbers)
     return clear(**numbers)

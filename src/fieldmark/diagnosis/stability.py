@@ -1,9 +1,4 @@
-"""Checks of steps that go wrong: R4, R5, R15 and R30."""
-
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import log
+"""Checks of curves that rise again, jitter or swing: R4, R15 and R30."""
 
 import numpy as np
 
@@ -14,15 +9,12 @@ from fieldmark.diagnosis.evidence import (
     any_stage,
     lacks,
     last_stage,
-    nothing_trained,
 )
-from fieldmark.diagnosis.finding import Check, Number, Place, Seen, check, clear, fires, unknown
+from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
 
 RISE_LASTS = 0.25  # of the run; the playbook's loss that rises
 RISE = 0.05  # of the loss it began with: less is nothing to act on; ours
 RISE_SURE = 4.0  # standard deviations of Kendall's tau under no trend; ours
-EXPLODED = 3.0  # times the loss it began with; ours
-EARLY = 0.05  # of the stage's steps, or in warm-up; ours
 RESTLESS = 1.5  # times the sampling error; ours
 FEWEST_LOOKS = 24  # of val, for a period to be told from chance
 PERIOD_SURE = 1e-4
@@ -78,104 +70,6 @@ def trend(curve: Curve) -> float:
         return 0.0
     signs = np.sign(values[None, :] - values[:, None])[np.triu_indices(count, 1)].sum()
     return float(signs / np.sqrt(count * (count - 1) * (2 * count + 5) / 18))
-
-
-@dataclass(frozen=True)
-class _Blowup:
-    """Where a loss blew up first."""
-
-    stage: StageEvidence
-    key: str
-    step: int
-    start: float
-    worst: str
-
-    @property
-    def is_early(self) -> bool:
-        """Within warm-up or the first twentieth, or the first step of all."""
-        done = self.step - self.stage.first_step
-        return done <= max(1.0, EARLY * self.stage.planned_steps, self.stage.warmup_steps)
-
-    def seen(self) -> Seen:
-        rates, gradients = self.stage.curve("train/lr"), self.stage.curve("train/grad_norm")
-        before = rates.values[rates.steps <= self.step]
-        usual = gradients.values[gradients.steps < self.step]
-        settings = self.stage.settings
-        return fires(
-            Place(self.stage.name, self.step, self.step, self.key),
-            stage=self.stage.name,
-            key=self.key,
-            step=self.step,
-            start=self.start,
-            worst=self.worst,
-            lr=float(before[-1]) if len(before) else (settings.lr if settings else 0.0),
-            clip=float(np.percentile(usual, 90)) if len(usual) > 4 else 1.0,
-        )
-
-
-def _blowup(run: RunEvidence, stage: StageEvidence) -> _Blowup | None:
-    """The first in a stage: not finite, or over three times the start and three times guessing."""
-    guessing = log(max(2, stage.classes))
-    found = []
-    for key in ("train/loss", "minitrain/loss", f"{stage.split}/loss"):
-        curve = stage.curve(key)
-        start = curve.first if len(curve) else guessing
-        beyond = np.flatnonzero(curve.values > EXPLODED * max(start, guessing))
-        if len(beyond):
-            worst = f"{curve.values[beyond].max():.3g}"
-            found.append(_Blowup(stage, key, int(curve.steps[beyond[0]]), start, worst))
-        if key in stage.bad:
-            found.append(_Blowup(stage, key, stage.bad[key], start, "nan"))
-    told = re.search(r"became.*? at step (\d+) of the stage", run.run.reason or "")
-    if told and stage is run.stages[-1]:
-        curve = stage.curve("train/loss")
-        start, step = curve.first if len(curve) else guessing, stage.first_step + int(told[1])
-        found.append(_Blowup(stage, "train/loss", step, start, "nan"))
-    return min(found, key=lambda one: one.step) if found else None
-
-
-def _explodes(*, early: bool) -> Callable[[RunEvidence], Seen]:
-    def look(run: RunEvidence) -> Seen:
-        keys = {key for stage in run.stages for key in (*stage.curves, *stage.bad)}
-        if not any(key.endswith("/loss") for key in keys):
-            return nothing_trained()
-        found = [each for stage in run.stages if (each := _blowup(run, stage))]
-        right = [each for each in found if each.is_early == early]
-        return right[-1].seen() if right else clear()
-
-    return look
-
-
-diverged_early = check(
-    "diverged_early",
-    "R5",
-    "problem",
-    "lr",
-    "warm-up",
-    label="Loss that blows up at the start",
-    title="In stage {stage} `{key}` goes from {start:.2f} to {worst} nats at step {step}, "
-    "at lr {lr:.3g}.",
-    cause="The first steps are too long for weights that have not settled.",
-    advice="Give the stage a warm-up of 10 % or a lower lr, a third to a tenth of {lr:.3g}.",
-    refuted_by="It blows up at a tenth of the rate too: then look at the photos and the head.",
-    otherwise="no loss blew up in the first steps of a stage",
-)(_explodes(early=True))
-
-diverged_midway = check(
-    "diverged_midway",
-    "R5",
-    "problem",
-    "lr",
-    "step",
-    label="Loss that blows up midway",
-    title="In stage {stage} `{key}` goes from {start:.2f} to {worst} nats at step {step}, "
-    "at lr {lr:.3g}.",
-    cause="Single batches make gradients far longer than usual.",
-    advice="Clip gradients: `clip_norm: {clip:.2g}`, about the length nine in ten stay below. If "
-    "more than half of the steps are clipped then, lower lr instead.",
-    refuted_by="It blows up with clipped gradients too: then the rate is too high as it is.",
-    otherwise="no loss blew up after the first steps of a stage",
-)(_explodes(early=False))
 
 
 @check(
@@ -254,8 +148,6 @@ def periodic_val(stage: StageEvidence) -> Seen:
 
 
 CHECKS: tuple[Check[RunEvidence], ...] = (
-    diverged_early,
-    diverged_midway,
     train_loss_rises,
     restless_val,
     periodic_val,

@@ -1,0 +1,148 @@
+"""Checks before training and between stages, on records whose answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+LN10 = math.log(10)  # of ten classes
+OVERFIT = {"images": 20, "steps": 120, "top1": 1.0, "loss": 0.01, "trainable": 16050}
+BLANK = {"real_top1": 0.4, "blank_top1": 0.1, "images": 300, "steps": 60}
+RANGE = {"seeds": [0, 1], "lr": [0.1, 1], "loss": [[2, 1], [2, 1]], "reason": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "start"),
+    [
+        ("loss_at_start", "does not", LN10),
+        ("loss_at_start", "does not", 1.09 * LN10),
+        ("loss_at_start", "fires", 1.11 * LN10),
+        ("loss_at_start", "fires", 0.89 * LN10),
+        ("loss_at_start", "does not", 0.91 * LN10),
+    ],
+)
+def test_loss_before_the_first_step(look, well, name, outcome, start):
+    curves = well()
+    curves["minitrain/loss"][0] = start
+    found = look(name, ({}, curves))
+    assert found.outcome == outcome
+    assert found.numbers["expected"] == pytest.approx(LN10)
+    assert found.place is None or (found.place.first_step, found.place.last_step) == (0, 0)
+
+
+def test_loss_at_start_is_not_guessed_from_later_looks(look, well):
+    curves = {"train/loss": well()["train/loss"]}  # first recorded after ten steps
+    found = look("loss_at_start", ({}, curves))
+    assert found.outcome == "cannot tell"
+    assert found.why_not == "the record has no `train/loss before the first step`"
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "rehearsal"),
+    [
+        ("cannot_overfit_few", "does not", {"overfit": OVERFIT}),
+        ("cannot_overfit_few", "fires", {"overfit": OVERFIT | {"top1": 0.95}}),
+        ("cannot_overfit_few", "does not", {"overfit": OVERFIT | {"loss": 0.049}}),
+        ("cannot_overfit_few", "fires", {"overfit": OVERFIT | {"loss": 0.051}}),
+        ("cannot_overfit_few", "fires", {"overfit": OVERFIT | {"loss": None}}),
+        ("cannot_overfit_few", "cannot tell", {"blank": BLANK}),
+        ("blank_photos_do_as_well", "does not", {"blank": BLANK}),
+        # se of 30 in 300 and 44 in 300: 1.76 and 2.06 points, together 2.71
+        ("blank_photos_do_as_well", "fires", {"blank": BLANK | {"real_top1": 0.15}}),
+        ("blank_photos_do_as_well", "does not", {"blank": BLANK | {"real_top1": 0.16}}),
+        ("blank_photos_do_as_well", "cannot tell", {"blank": None}),
+        ("no_band_of_rates", "does not", {"range": {"head": RANGE | {"band": [0.1, 1.0]}}}),
+        ("no_band_of_rates", "fires", {"range": {"head": RANGE | {"band": None}}}),
+        ("no_band_of_rates", "cannot tell", {}),
+    ],
+)
+def test_what_was_rehearsed(look, name, outcome, rehearsal):
+    found = look(name, rehearsal=rehearsal)
+    assert found.outcome == outcome
+    if outcome == "cannot tell":
+        assert "`fieldmark rehearse " in found.why_not
+
+
+def test_a_rehearsal_may_lie_elsewhere(record, tmp_path):
+    from fieldmark.diagnosis.diagnose import diagnose_run
+
+    (tmp_path / "rehearsal.json").write_text(
+        '{"range": {"head": {"band": null, "reason": "flat"}}}'
+    )
+    found = {f.check: f for f in diagnose_run(record(), tmp_path)}["no_band_of_rates"]
+    assert found.title == "The range test of stage head gives no band of learning rates: flat."
+
+
+ALL_STAGE = {"name": "all", "train": "all", "lr": 0.01, "length": "5 epochs"}
+
+
+def second(begins: float, *later: float) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    """A second stage with these top-1 on val."""
+    tops = np.array([begins, *later])
+    return ALL_STAGE, {"val/top1": tops, "val/loss": 3 * (1 - tops)}
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "begins", "later"),
+    [
+        ("handover_differs", "does not", 0.80, (0.81, 0.82)),
+        ("handover_differs", "fires", 0.74, (0.81, 0.82)),
+        ("handover_differs", "fires", 0.84, (0.84, 0.85)),
+        ("stage_collapses", "does not", 0.80, (0.81, 0.82)),
+        ("stage_collapses", "fires", 0.80, (0.10, 0.12)),  # and stays there
+        ("stage_collapses", "fires", 0.80, (0.60, 0.82)),  # and recovers
+        ("stage_collapses", "fires", 0.80, (0.79, 0.60)),  # later
+        ("stage_collapses", "does not", 0.80, (0.71, 0.82)),  # nine points
+        ("stage_collapses", "fires", 0.80, (0.69, 0.82)),  # eleven
+    ],
+)
+def test_second_stages(look, well, name, outcome, begins, later):
+    curves = well()
+    curves["val/top1"][-1] = 0.80
+    found = look(name, ({}, curves), second(begins, *later))
+    assert found.outcome == outcome
+    if outcome == "fires":
+        assert found.place.stage == "all"
+        assert found.place.first_step == 300
+
+
+@pytest.mark.parametrize("name", ["handover_differs", "stage_collapses"])
+def test_one_stage_hands_nothing_over(look, name):
+    found = look(name)
+    assert (found.outcome, found.why_not) == ("cannot tell", "it takes two stages, there is 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "note"),
+    [
+        ("frozen_moved", "does not", {"frozen_hash": "ab" * 32, "frozen_hash_after": "ab" * 32}),
+        ("frozen_moved", "fires", {"frozen_hash": "ab" * 32, "frozen_hash_after": "cd" * 32}),
+        ("frozen_moved", "does not", {"frozen_hash": "ab" * 32}),
+        ("frozen_moved", "cannot tell", {}),
+    ],
+)
+def test_hashes_of_what_is_frozen(look, name, outcome, note):
+    found = look(name, manifest={"stages": [{"name": "head", **note}]})
+    assert found.outcome == outcome
+    if outcome == "fires":
+        assert "hash abababababab became cdcdcdcdcdcd" in found.title
+
+
+def test_a_run_that_stopped_itself_for_it_tells_the_hashes(look):
+    reason = "TrainingError: Stage head moved parameters it had frozen (12ab became 34cd). This is"
+    found = look("frozen_moved", reason=reason)
+    assert found.outcome == "fires"
+    assert "hash 12ab became 34cd" in found.title
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "changed"),
+    [
+        ("biases_decayed", "does not", {"weight_decay": 1e-4}),
+        ("biases_decayed", "fires", {"weight_decay": 1e-4, "train": {"*": {"lr": 1, "decay": 1}}}),
+        ("biases_decayed", "does not", {"train": {"*": {"lr": 1, "decay": 1}}}),
+        ("biases_decayed", "does not", {"weight_decay": 1, "train": {"*": {"lr": 1, "decay": 0}}}),
+    ],
+)
+def test_decay_of_biases(look, well, name, outcome, changed):
+    assert look(name, (changed, well())).outcome == outcome

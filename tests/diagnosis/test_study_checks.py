@@ -1,0 +1,228 @@
+"""Checks of a study, on results whose answer is known."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fieldmark.diagnosis.advice import next_experiments_of_study
+from fieldmark.diagnosis.diagnose import STUDY_CHECKS, diagnose_study, firing
+from fieldmark.diagnosis.finding import Finding
+from fieldmark.diagnosis.study_evidence import StudyEvidence
+from fieldmark.studies.design import Design
+from fieldmark.studies.run import RunWriter
+from fieldmark.studies.study import Study
+
+PHOTOS = 400
+BASE = """\
+data: {folder: photos}
+pooling: {name: compact_bilinear, sketch_dim: 1024}
+stages: [{name: head, train: head, lr: 1, weight_decay: 0, length: 10 epochs, batch_size: 16}]
+"""
+DIVERGED = "The loss became nan at step 3 of the stage."
+Value = Callable[[Mapping[str, Any]], float | None]
+
+
+class Maker:
+    """Makes studies of axes, with what came of each cell; None is a run that diverged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, axes: list[dict[str, Any]], value: Value, **more: Any) -> Study:
+        asked = {
+            "name": "asked",
+            "question": "Which?",
+            "base": "base",
+            "axes": axes,
+            "objective": {"folds": "none"},
+            **more,
+        }
+        design = Design.read(json.dumps(asked), lambda _: BASE)
+        study = Study.create(self.folder / "study", design)
+        for number, slot in enumerate(study.slots()):
+            top1 = value(slot.cell.points[0])
+            place = study.folder / "cells" / slot.cell.hash / f"seed-{slot.seed}.1"
+            if top1 is not None:
+                self._run(place, slot.recipe.to_yaml(), top1, shift=number)
+            record = {
+                "status": "failed" if top1 is None else "finished",
+                "metrics": {} if top1 is None else {"val/top1": top1},
+                "seconds": 5.0,
+                "reason": DIVERGED if top1 is None else None,
+                "folder": place.name,
+                "time": 0.0,
+            }
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (place.parent / f"{place.name}.json").write_text(json.dumps(record))
+        return Study(study.folder)
+
+    def _run(self, place: Path, recipe: str, top1: float, *, shift: int) -> None:
+        """Photos named wrongly are others in each run, as of models that know nothing in common."""
+        labels = np.arange(PHOTOS) % 80
+        wrong = (np.arange(round((1 - top1) * PHOTOS)) + 37 * shift) % PHOTOS
+        named = labels.copy()
+        named[wrong] = (named[wrong] + 1) % 80
+        names = [f"species {n}" for n in range(80)]
+        with RunWriter.create(place, recipe, {"class_names": names}) as writer:
+            paths = [f"{n}.jpg" for n in range(PHOTOS)]
+            writer.predictions("val", paths, labels, np.eye(80)[named])
+            writer.finish()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Maker:
+    return Maker(tmp_path)
+
+
+def look(name: str, study: Study) -> Finding:
+    (check,) = [one for one in STUDY_CHECKS if one.name == name]
+    return check(StudyEvidence(study))
+
+
+LR = {"key": "stages.head.lr", "values": [0.1, 0.3, 1, 3]}
+DECAY = {"key": "stages.head.weight_decay", "values": [0, 1e-5, 1e-4, 1e-3]}
+SIZE = {"key": "data.image_size", "values": [224, 336, 448]}
+BATCH = {"key": "stages.head.batch_size", "values": [16, 64]}
+
+
+def by(axis: str, *values: float | None) -> Value:
+    """What comes of an axis's settings, in their order."""
+    settings = {a["key"].rpartition(".")[2]: a["values"] for a in (LR, DECAY, SIZE, BATCH)}[axis]
+    return lambda point: values[settings.index(point[axis])]
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "axis", "values"),
+    [
+        ("rate_capped_by_divergence", "fires", LR, (0.6, 0.7, 0.8, None)),
+        ("rate_capped_by_divergence", "does not", LR, (0.6, 0.8, 0.7, None)),
+        ("rate_capped_by_divergence", "cannot tell", SIZE, (0.6, 0.7, 0.8)),
+        # 80 % of 400: a difference's se is some 3 points
+        ("best_at_the_edge", "fires", LR, (0.5, 0.6, 0.7, 0.8)),
+        ("best_at_the_edge", "fires", LR, (0.8, 0.7, 0.6, 0.5)),
+        ("best_at_the_edge", "does not", LR, (0.5, 0.6, 0.8, 0.7)),
+        ("best_at_the_edge", "does not", LR, (0.5, 0.6, 0.795, 0.80)),  # no better than inside
+        ("best_at_the_edge", "cannot tell", BATCH, (0.5, 0.6)),
+        ("decay_at_the_edge", "fires", DECAY, (0.5, 0.6, 0.7, 0.8)),
+        ("decay_at_the_edge", "does not", DECAY, (0.8, 0.7, 0.6, 0.5)),  # nothing lies below 0
+        ("decay_at_the_edge", "does not", DECAY, (0.5, 0.7, 0.6, 0.8)),  # not one way
+        ("decay_at_the_edge", "cannot tell", LR, (0.5, 0.6, 0.7, 0.8)),
+        ("nuisance_not_tuned", "fires", SIZE, (0.5, 0.6, 0.7)),
+        ("nuisance_not_tuned", "cannot tell", LR, (0.5, 0.6, 0.7, 0.8)),
+        ("batch_changed_alone", "fires", BATCH, (0.5, 0.6)),
+        ("batch_changed_alone", "cannot tell", LR, (0.5, 0.6, 0.7, 0.8)),
+        ("best_is_luck", "does not", LR, (0.5, 0.6, 0.9, 0.5)),
+        ("best_is_luck", "fires", LR, (0.5, 0.6, 0.8, 0.79)),
+    ],
+)
+def test_one_axis(study, name, outcome, axis, values):
+    made = study([axis], by(axis["key"].rpartition(".")[2], *values))
+    found = look(name, made)
+    assert found.outcome == outcome, found
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "failed"),
+    [("many_infeasible", "does not", 2), ("many_infeasible", "fires", 3)],
+)
+def test_a_fifth_of_the_runs_may_fail(study, name, outcome, failed):
+    values = [0.5] * (10 - failed) + [None] * failed
+    axis = {"key": "stages.head.lr", "values": list(range(1, 11))}
+    found = look(name, study([axis], lambda point: values[point["lr"] - 1]))
+    assert (found.outcome, found.numbers["failed"]) == (outcome, failed)
+
+
+def test_a_few_runs_tell_nothing_of_failures(study):
+    found = look("many_infeasible", study([LR], by("lr", None, None, 0.5, 0.5)))
+    assert found.why_not == "it takes 5 finished cells, there are 4"
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "axes"),
+    [
+        ("nuisance_not_tuned", "does not", [SIZE, LR | {"role": "nuisance"}]),
+        ("batch_changed_alone", "does not", [BATCH, LR | {"role": "nuisance"}]),
+    ],
+)
+def test_with_the_rate_as_a_nuisance(study, name, outcome, axes):
+    assert look(name, study(axes, lambda _: 0.5)).outcome == outcome
+
+
+def test_rates_that_go_with_the_batch_are_arms(study):
+    arms = {
+        "small": {"stages.head.batch_size": 16, "stages.head.lr": 1},
+        "large": {"stages.head.batch_size": 64, "stages.head.lr": 4},
+    }
+    made = study([{"name": "batch", "arms": arms}], lambda _: 0.5)
+    assert look("batch_changed_alone", made).outcome == "does not"
+
+
+SPACES = [
+    {"key": "stages.head.lr", "space": {"low": 0.01, "high": 10, "log": True}},
+    {"key": "stages.head.weight_decay", "space": {"low": 1e-6, "high": 1e-2, "log": True}},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "trials", "dimensions"),
+    [
+        ("too_few_trials", "fires", 19, 2),
+        ("too_few_trials", "does not", 20, 2),
+        ("too_few_trials", "does not", 6, 1),
+    ],
+)
+def test_trials_over_spaces(study, name, outcome, trials, dimensions):
+    made = study(SPACES[:dimensions], lambda _: 0.5, search={"trials": trials})
+    assert look(name, made).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "best_lr"),
+    [
+        ("best_at_the_edge", "fires", 0.0),
+        ("best_at_the_edge", "fires", 10.0),
+        ("best_at_the_edge", "does not", 0.3),
+    ],
+)
+def test_the_best_of_a_space_near_its_end(study, name, outcome, best_lr):
+    def near(point: Mapping[str, Any]) -> float:
+        return 0.9 - min(0.5, abs(np.log10(point["lr"] + 1e-3) - np.log10(best_lr + 1e-3)) / 10)
+
+    made = study(SPACES[:1], near, search={"trials": 16})
+    assert look(name, made).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "second"),
+    [("single_photos_decide", "fires", 0.78), ("single_photos_decide", "does not", None)],
+)
+def test_classes_of_five_photos(study, name, outcome, second):
+    values = (0.8, second or 0.8, 0.5, 0.5)
+    made = study([LR], by("lr", *values))
+    if second is None:  # the two best are the same model
+        cells = [study_cell.hash for study_cell in made.cells[:2]]
+        a, b = (made.folder / "cells" / one / "seed-0.1/predictions/val.parquet" for one in cells)
+        b.write_bytes(a.read_bytes())
+    assert look(name, made).outcome == outcome
+
+
+def test_nothing_is_told_of_a_study_that_has_not_begun(tmp_path):
+    text = json.dumps({"name": "n", "question": "Which?", "base": "b", "axes": [LR, SIZE]})
+    made = Study.create(tmp_path / "study", Design.read(text, lambda _: BASE))
+    found = diagnose_study(made)
+    assert {f.check for f in found} == {check.name for check in STUDY_CHECKS}
+    assert firing(found) == []
+
+
+def test_what_to_try_next_goes_on_with_the_study(study):
+    made = study([LR], by("lr", 0.5, 0.6, 0.7, 0.8))
+    findings = diagnose_study(made)
+    (wider,) = [e for e in next_experiments_of_study(made, findings) if "values" in e.command]
+    assert "'axes.0.values=[0.1, 0.3, 1, 3, 9]'" in wider.command
+    assert wider.seconds == pytest.approx(5)  # one new cell, at what the others took
+    assert wider.refuted_by == "9 is worse."
+    assert wider.command.endswith(f"--out {made.folder}")
