@@ -198,7 +198,7 @@ def val_through_chance() -> Iterator[None]:
         yield
 
 
-DIVERGED = ("diverged_early", "diverged_midway", "lr_too_high")
+DIVERGED = ("diverged_early", "diverged_midway", "loss_spikes", "lr_too_high")
 TOO_HIGH = (*DIVERGED, "train_loss_rises", "restless_val", "stage_collapses")
 
 FAULTS: tuple[Fault, ...] = (
