@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Rooms from the ground up. In a tuple each file may import those before it in the same tuple.
 L0 = ("errors", "disk_room", "durable", "machine")
-RECIPE = ("checked_yaml", "duration", "schedule", "source", "augmentation", "recipe")
+RECIPE = (*("checked_yaml", "duration", "schedule", "source", "augmentation", "network", "recipe"),)
 METRICS = ("metrics",)
 SHARDS = ("shards",)
 LAYERS = tuple(
@@ -39,16 +39,19 @@ DATA = tuple(
 TRAINING = tuple(
     f"training.{name}"
     for name in (
-        *("optim", "loss", "nonfinite", "memory", "stage", "features"),
+        *("world", "optim", "loss", "nonfinite", "memory", "stage", "features"),
         *("heads", "many_heads", "exact", "checkpoint", "average", "observe"),
+        "lr_range",
     )
 )
 STUDIES = tuple(
     f"studies.{name}"
     for name in (
-        *("run", "trial", "answers", "spread", "verdict", "compare", "effects", "selection"),
-        *("space", "sampler", "design", "lease", "results", "study", "executor", "table"),
-        "answered",
+        *("run", "onlooker", "trial", "answers", "spread", "verdict", "compare", "effects"),
+        "selection",
+        "learning_curve",
+        *("space", "sampler", "design", "lease", "results", "study", "executor"),
+        *("table", "answered"),
     )
 )
 L3 = (
@@ -64,27 +67,22 @@ L3 = (
     "contact_sheet",
     "head_trials",
     "trials",
+    "throwaway",
+    "rehearse",
 )
 DIAGNOSIS = tuple(
     f"diagnosis.{name}"
     for name in (
-        *("finding", "curve", "evidence", "before_training", "divergence", "stability"),
-        *(
-            "schedule",
-            "stages",
-            "data",
-            "study_evidence",
-            "search",
-            "comparisons",
-            "diagnose",
-            "advice",
-        ),
+        *("finding", "curve", "evidence", "before_training", "divergence", "stability", "fit"),
+        *("confidence", "budget", "schedule", "stages", "data", "study_evidence", "search"),
+        *("comparisons", "diagnose", "advice"),
     )
 )
 L4 = ("charts", *DIAGNOSIS)
 L5 = (
     *("shipped", "terminal", "diagnosis_report", "study_report", "questions", "cli_study"),
-    *("cli_diagnose", "cli", "__main__", "__init__"),
+    *("cli_diagnose", "rehearsal_report", "cli_rehearse"),
+    *("cli", "__main__", "__init__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room

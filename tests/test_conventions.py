@@ -10,7 +10,10 @@ import pytest
 import fieldmark
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy", "diagnose")
+COMMANDS = (
+    *("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy"),
+    *("diagnose", "rehearse"),
+)
 
 
 def test_exports_are_sorted_complete_and_there():

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from fieldmark.build import Task, build
 from fieldmark.checked_yaml import check_text
 from fieldmark.forecast import Forecast, _alive, forecast
-from fieldmark.recipe import POOLING_OPTIONS, Recipe
+from fieldmark.network import POOLING_OPTIONS
+from fieldmark.recipe import Recipe
 
 RECIPE = """\
 data: {folder: "%s", image_size: 64}
@@ -25,13 +24,8 @@ GB = 10**9
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("grey")
-    for name in ("amber", "teal"):
-        (folder / name).mkdir()
-        for number in range(10):
-            Image.fromarray(np.full((9, 9, 3), 99, np.uint8)).save(folder / name / f"{number}.png")
-    return folder
+def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares) -> Path:
+    return draw_squares(tmp_path_factory.mktemp("squares"), ("amber", "teal"), per_class=10)
 
 
 def make(photos: Path, *overrides: str) -> Task:

@@ -13,10 +13,12 @@ from PIL import Image
 from fieldmark.build import Task, build, content_ids, features_key
 from fieldmark.checked_yaml import check_text
 from fieldmark.data import decoding
-from fieldmark.errors import SettingError
-from fieldmark.inputs import PhotoInputs, stage_loss, training_steps
+from fieldmark.errors import SettingError, TrainingError
+from fieldmark.inputs import PhotoInputs, frozen_rows, stage_loss, training_steps
 from fieldmark.recipe import Recipe
+from fieldmark.training.features import FeatureStore
 from fieldmark.training.stage import Batch
+from fieldmark.training.world import World
 
 RECIPE = """\
 data: {folder: "%s", image_size: 32, resize_size: 36}
@@ -161,3 +163,38 @@ def test_weights_of_no_class_are_told(folder: Path):
     one = task(folder, "stages.0.class_weights={robin: 2}")
     with pytest.raises(SettingError, match=r"no class of the photos: robin\. .*ani, tern, wren"):
         stage_loss(one, one.recipe.stages[0])
+
+
+@pytest.mark.parametrize("changes", [[], ["augment.mixup=0.4", "augment.cutmix=1"]])
+@pytest.mark.parametrize("sampling", ["shuffled", "balanced"])
+def test_processes_see_the_same_photos_step_by_step_as_one_alone(
+    folder: Path, changes: list[str], sampling: str
+):
+    one = task(folder, *changes)
+    labels = [photo.label for photo in one.part("train")]
+
+    def steps(world: World) -> list[list[Batch]]:
+        inputs = PhotoInputs(one, None, world)
+        made = training_steps(inputs, labels, batch_size=4, accumulate=2, seed=3, sampling=sampling)
+        return list(islice(made, 5))  # more than an epoch, which ends with a smaller step
+
+    parts = zip(*(steps(World(rank, 3)) for rank in range(3)), strict=True)
+    for whole, shared in zip(steps(World()), parts, strict=True):
+        for number, batch in enumerate(whole):
+            joined = [torch.cat(part) for part in zip(*(p[number] for p in shared), strict=True)]
+            assert torch.equal(joined[0], batch.indices)
+            assert torch.equal(joined[1], batch.inputs)
+            torch.testing.assert_close(joined[2], batch.labels)
+
+
+def test_features_that_are_no_numbers_are_refused_with_their_photos(folder: Path, tmp_path: Path):
+    one = task(folder)
+    photos = one.part("val")
+
+    class Roots(torch.nn.Module):
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return torch.stack([maps.new_ones(2), *maps.new_full((len(maps) - 1, 2), -1)]).sqrt()
+
+    said = rf"features of {photos[1].key}, .* are infinite or nan\. Look at these photos"
+    with pytest.raises(TrainingError, match=said):
+        frozen_rows(one, FeatureStore(tmp_path), photos, [Roots()], lambda done, total: None)

@@ -248,3 +248,29 @@ def test_who_trains_the_backbone_shares_nothing(train: str):
     assert recipe.trains_backbone
     assert recipe.group_key() == recipe.hash()
     assert read(TWO_STAGES).trains_backbone
+
+
+FILES = [
+    ("data.lists=%s", "lists"),
+    ("data.corrections=%s", "corrections"),
+    ("data={folder: photos, split: files, split_files: {val: %s}}", "split files"),
+    ("backbone.weights=file:%s", "weights"),
+]
+
+
+@pytest.mark.parametrize("override", [text for text, _ in FILES], ids=[name for _, name in FILES])
+def test_what_a_named_file_says_is_part_of_the_hash(override: str, tmp_path: Path):
+    path = tmp_path / "named"
+    one = read(SMALLEST, override % path)
+    hashes = {one.hash()}
+    for content in ("first", "second"):
+        path.write_text(content)
+        assert one.hash() == one.hash()
+        hashes.add(one.hash())
+        assert list(one.file_hashes()) == [str(path)]
+    assert len(hashes) == 3
+    path.write_text("first")
+    assert one.hash() in hashes
+    groups = {one.group_key()}
+    path.write_text("other")
+    assert len(groups | {one.group_key()}) == 2

@@ -12,13 +12,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from fieldmark import durable
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import DataError, FieldmarkError, RecordError, SettingError
-from fieldmark.ledger import CHECKPOINT
+from fieldmark.ledger import CHECKPOINT, Silent
 from fieldmark.recipe import Recipe
 from fieldmark.resume import resume
 from fieldmark.studies.run import Run
@@ -44,7 +43,8 @@ DRIVER = """\
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_resume import Silent, load
+from test_resume import load
+from fieldmark.ledger import Silent
 from fieldmark.resume import resume
 from fieldmark.train import train
 from fieldmark.training.features import FeatureStore
@@ -55,14 +55,6 @@ if (folder / "recipe.yaml").exists():
 else:
     train(load(photos), folder, checkpoint_seconds=0, open_test=True, **settings)
 """
-
-
-class Silent:
-    def say(self, line: str) -> None:
-        pass
-
-    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        pass
 
 
 class PowerCut(BaseException):
@@ -151,15 +143,8 @@ def go_on(photos: Path, folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("squares")
-    generator = np.random.default_rng(0)
-    for name, colour in {"amber": (220, 150, 40), "olive": (110, 120, 40)}.items():
-        (folder / name).mkdir()
-        for number in range(18):
-            pixels = np.clip(np.array(colour) + generator.normal(0, 60, size=(40, 48, 3)), 0, 255)
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number:02}.png")
-    return folder
+def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares) -> Path:
+    return draw_squares(tmp_path_factory.mktemp("squares"), ("amber", "olive"), per_class=18)
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +300,23 @@ def test_other_photos_are_refused(photos: Path, tmp_path: Path, monkeypatch: pyt
     (copy / "amber" / "00.png").rename(copy / "amber" / "99.png")
     with pytest.raises(DataError, match=r"amber/(00|99)\.png"):
         resume(tmp_path / "run", store=FeatureStore(tmp_path / "f"), reporter=Silent())
+
+
+def test_a_table_changed_since_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Labels are no part of the split, so the split alone would not tell."""
+    table = tmp_path / "corrections.csv"
+    table.write_text("path,action,value\namber/00.png,relabel,olive\n")
+    monkeypatch.setattr(durable, "_disk", DyingDisk(150))
+    store = FeatureStore(tmp_path / "features")
+    recipe = load(photos, f"data.corrections={table}")
+    with pytest.raises(PowerCut):
+        train(recipe, tmp_path / "run", store=store, reporter=Silent(), checkpoint_seconds=0)
+    monkeypatch.undo()
+    table.write_text("path,action,value\namber/00.png,relabel,amber\n")
+    with pytest.raises(DataError, match=r"Changed since .*/run began: .*/corrections\.csv\. Put"):
+        resume(tmp_path / "run", store=store, reporter=Silent())
 
 
 def test_a_damaged_checkpoint_is_told(

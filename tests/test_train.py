@@ -4,25 +4,20 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
-from fieldmark.build import build
+from fieldmark import machine
 from fieldmark.checked_yaml import check_text
-from fieldmark.contact_sheet import save_contact_sheet
 from fieldmark.data import transform
 from fieldmark.errors import RecipeError, SettingError, TrainingError
 from fieldmark.evaluate import evaluate_run, refit_recipe
 from fieldmark.predict import Predictor, find_photos
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run
-from fieldmark.train import train
+from fieldmark.train import settled, train
 from fieldmark.training.features import FeatureStore
-
-COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40), "teal": (30, 120, 120)}
 
 RECIPE = """\
 name: squares
@@ -50,16 +45,8 @@ class Silent:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("squares")
-    generator = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for number in range(20):
-            noise = generator.normal(0, 45, size=(40, 48, 3))
-            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number:02}.jpg", quality=95)
-    return folder
+def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares) -> Path:
+    return draw_squares(tmp_path_factory.mktemp("squares"), noise=45, suffix="jpg")
 
 
 def run(
@@ -93,7 +80,7 @@ def test_the_run_folder_holds_all_it_should(finished: Run):
         "log.txt",
     }
     manifest = finished.manifest
-    assert manifest["class_names"] == sorted(COLOURS)
+    assert manifest["class_names"] == ["amber", "olive", "teal"]
     assert manifest["counts"] == {"train": 38, "minitrain": 10, "val": 10, "test": 12}
     stages = manifest["stages"]
     assert [stage["name"] for stage in stages] == ["head", "all"]
@@ -110,7 +97,19 @@ def test_photos_kept_resized_change_nothing(finished: Run, photos: Path, tmp_pat
 
 
 def test_the_recipe_in_the_folder_is_the_one_that_ran(finished: Run, photos: Path):
-    assert check_text(finished.recipe_text, Recipe) == check_text(RECIPE % photos, Recipe)
+    asked, ran = (check_text(text, Recipe) for text in (RECIPE % photos, finished.recipe_text))
+    assert ran == settled(asked)
+
+
+def test_what_auto_means_is_settled_when_a_run_begins(finished: Run, photos: Path):
+    asked = check_text(RECIPE % photos, Recipe, ["threads=null"])
+    one = settled(asked)
+    assert one.precision in {"float32", "bfloat16"}
+    assert one.precision == finished.manifest["precision"]
+    assert one.threads == machine.cores()
+    assert settled(one) == one
+    ran = check_text(finished.recipe_text, Recipe)
+    assert ran.hash() == finished.manifest["recipe_hash"] != asked.hash()
 
 
 def test_evaluations_are_where_the_recipe_puts_them(finished: Run):
@@ -244,6 +243,12 @@ def test_it_learns_from_photos_changed_by_chance(photos: Path, tmp_path: Path):
     assert "randaugment" in found.manifest["train_view"]
 
 
+def test_resized_photos_that_can_not_be_kept_stop_before_training(photos: Path, tmp_path: Path):
+    with pytest.raises(SettingError, match=r"can be kept only where all are squashed"):
+        run(photos, tmp_path / "a", "data.cache=0.1", "augment.crop_area=[0.5, 1]")
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_weight_for_no_class_stops_before_training(photos: Path, tmp_path: Path):
     with pytest.raises(SettingError, match=r"no class of the photos: robin"):
         run(photos, tmp_path / "a", "stages.all.class_weights={robin: 2}")
@@ -338,14 +343,3 @@ def test_a_refit_trains_on_train_and_val_together(finished: Run, tmp_path: Path)
         recipe, tmp_path / "a", store=FeatureStore(tmp_path / "features"), reporter=Silent()
     )
     assert found.manifest["counts"] == {"train": 48, "minitrain": 10, "val": 0, "test": 12}
-
-
-def test_the_contact_sheet_shows_photos_as_the_network_sees_them(photos: Path, tmp_path: Path):
-    task = build(check_text(RECIPE % photos, Recipe))
-    save_contact_sheet(task, tmp_path / "inputs.png")
-    with Image.open(tmp_path / "inputs.png") as sheet:
-        assert sheet.size == (8 + 8 * 176, 8 + 3 * 210)
-        tile = np.asarray(sheet.convert("RGB"))[8 + 34 : 8 + 34 + 168, 8 : 8 + 168]
-    photo = task.part("train")[0]
-    seen = task.train_view.load(photo.path, seed=0, epoch=0, sample=photo.key)
-    assert np.abs(tile.mean(axis=(0, 1)) - seen.numpy().mean(axis=(1, 2))).max() < 3

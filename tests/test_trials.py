@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
 from torch import Tensor
 
 from fieldmark import inputs, trials
@@ -18,11 +17,10 @@ from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
 from fieldmark.training.features import FeatureStore
 from fieldmark.trials import run_trials
 
-COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40), "teal": (130, 130, 80)}
 PER_CLASS = 20
 
 RECIPE = """\
-data: {folder: "%s", image_size: 32, resize_size: 36, test_fraction: 0.1}
+data: {folder: "%s", image_size: 32, resize_size: 36, test_fraction: 0.1%s}
 backbone: {name: test_resnet, weights: none}
 pooling: {name: %s}
 precision: float32
@@ -33,20 +31,14 @@ stages:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("colours")
-    generator = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for number in range(PER_CLASS):
-            pixels = np.array(colour) + generator.normal(0, 60, size=(40, 48, 3))
-            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-            image.save(folder / name / f"{number}.png")
-    return folder
+def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares) -> Path:
+    return draw_squares(tmp_path_factory.mktemp("squares"), per_class=PER_CLASS, noise=90)
 
 
-def _recipe(photos: Path, *, pooling: str = "average", lr: float = 1, more: str = "") -> Recipe:
-    return check_text(RECIPE % (photos, pooling, lr, more), Recipe, name="recipe.yaml")
+def _recipe(
+    photos: Path, *, pooling: str = "average", lr: float = 1, more: str = "", data: str = ""
+) -> Recipe:
+    return check_text(RECIPE % (photos, data, pooling, lr, more), Recipe, name="recipe.yaml")
 
 
 @pytest.fixture
@@ -63,6 +55,20 @@ def _probabilities(folder: Path, split: str) -> tuple[list[str], np.ndarray[Any,
     return table["path"].to_list(), np.stack(table["probabilities"].to_list())
 
 
+def _count_looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The positions of photos a backbone looked at, as they come."""
+    looked: list[int] = []
+    original = inputs.frozen_maps
+
+    def counted(*arguments: Any) -> Iterator[tuple[list[int], Tensor]]:
+        for positions, maps in original(*arguments):
+            looked.extend(positions)
+            yield positions, maps
+
+    monkeypatch.setattr(inputs, "frozen_maps", counted)
+    return looked
+
+
 @pytest.mark.parametrize("folds", [None, 3])
 @pytest.mark.parametrize(
     "settings",
@@ -71,6 +77,7 @@ def _probabilities(folder: Path, split: str) -> tuple[list[str], np.ndarray[Any,
         {"lr": 0.3, "more": ", optimizer: nesterov, weight_decay: 0.01, label_smoothing: 0.1"},
         {"lr": 0.5, "more": ", accumulate: 2, sampling: balanced, momentum: 0"},
         {"lr": 0.5, "pooling": "compact_bilinear, sketch_dim: 300"},
+        {"data": ", train_fraction: 0.4"},
     ],
 )
 def test_together_is_alone(
@@ -102,15 +109,7 @@ def test_together_is_alone(
 def test_all_trials_of_a_group_cost_one_pass(
     photos: Path, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[int] = []
-    original = inputs.frozen_maps
-
-    def counted(*arguments: Any) -> Iterator[tuple[list[int], Tensor]]:
-        for positions, maps in original(*arguments):
-            looked.extend(positions)
-            yield positions, maps
-
-    monkeypatch.setattr(inputs, "frozen_maps", counted)
+    looked = _count_looks(monkeypatch)
     recipes = [
         _recipe(photos, pooling=pooling, lr=lr)
         for pooling in ("average", "max", "compact_bilinear, sketch_dim: 64")
@@ -121,6 +120,28 @@ def test_all_trials_of_a_group_cost_one_pass(
     assert {outcome.folder for outcome in outcomes} == {trial.folder for trial in asked}
     assert len(looked) == len(set(looked)) == 54  # test photos, 6 of 60, stay shut
     assert all(Run(trial.folder).test_openings == 0 for trial in asked)
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_fractions_of_train_share_a_pass_and_are_judged_on_the_same_photos(
+    folds: int | None,
+    photos: Path,
+    store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = _count_looks(monkeypatch)
+    asked = [
+        Trial(_recipe(photos, data=f", train_fraction: {f}"), tmp_path / str(f), folds)
+        for f in (0.25, 0.5, 1)
+    ]
+    assert len({trial.recipe.group_key() for trial in asked}) == 1
+    outcomes = _run(asked, store)
+    assert len(looked) == 54  # each photo of train and val once
+    split = OUT_OF_FOLD if folds else "val"
+    judged = [_probabilities(outcome.folder, split)[0] for outcome in outcomes]
+    assert judged[0] == judged[1] == judged[2]
+    assert len(judged[0]) == (54 if folds else 11)
 
 
 def test_out_of_fold_covers_train_and_val_once(

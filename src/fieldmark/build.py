@@ -16,7 +16,7 @@ from fieldmark.data.colour import colour_notes
 from fieldmark.data.dataset import Photo, PhotoSet, content_hash, listed
 from fieldmark.data.decoding import decoders
 from fieldmark.data.sources import read_photos
-from fieldmark.data.split import Split, make_split, without
+from fieldmark.data.split import Split, make_split, reduced, without
 from fieldmark.data.transform import PIXELS_VERSION, View, default_resize_size
 from fieldmark.data.twins import near_twin_notes, twin_notes
 from fieldmark.errors import DataError
@@ -25,6 +25,7 @@ from fieldmark.layers.model import Model, make_head
 from fieldmark.layers.pooling import make_pooling
 from fieldmark.layers.weights import weights_hash
 from fieldmark.recipe import Data, Recipe
+from fieldmark.training.world import world
 
 SplitName = Literal["train", "minitrain", "val", "test"]
 MOST_SHOWN = 100  # bad files in a message: each is to be mended
@@ -100,18 +101,21 @@ def check_files(
 
     Raises:
         DataError: A photo of val or test can't be read, or one of train where `bad_files` is
-            `stop`; lists every such file with its reason.
+            `stop`; lists every such file with its reason. Or photos are to be cut to boxes and
+            none has one.
     """
+    _check_boxes(task)
     names: tuple[SplitName, ...] = ("train", "val", "test") if open_test else ("train", "val")
     parts: dict[str, list[Photo]] = {name: task.part(name) for name in names}
     everyone = [photo for photos in parts.values() for photo in photos]
     root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
-    audit = check_photos(
-        everyone,
-        memory / f"{root}.json",
-        workers=machine.cores(),
-        progress=progress,
-    )
+    with world().leader_first():  # whose verdicts the others find
+        audit = check_photos(
+            everyone,
+            memory / f"{root}.json",
+            workers=machine.cores(),
+            progress=progress,
+        )
     train = {photo.key for photo in parts["train"]}
     _stop_for(audit, train if task.recipe.data.bad_files == "skip" else set())
     bad = {finding.key for finding in audit.findings}
@@ -194,7 +198,17 @@ def read_data(data: Data) -> tuple[PhotoSet, Split]:
         files={part: Path(path) for part, path in data.split_files.items()},
         seed=data.split_seed,
     )
-    return photos, split
+    return photos, reduced(photos, split, data.train_fraction, seed=data.split_seed)
+
+
+def _check_boxes(task: Task) -> None:
+    photos = task.photos.photos
+    if task.recipe.data.box_margin is not None and not any(photo.box for photo in photos):
+        raise DataError(
+            f"`data.box_margin` cuts photos to their boxes, but none of the {len(photos):,} photos "
+            f"in `{task.photos.root}` has one. Boxes come with the layout of CUB-200, in "
+            "`bounding_boxes.txt`. Add them, or leave `box_margin` out."
+        )
 
 
 def _notes(photos: PhotoSet, split: Split) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Nothing here is needed to use Fieldmark from Python."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -9,9 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from fieldmark.cli_diagnose import diagnose
+from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
-from fieldmark.terminal import Format, console, example
+from fieldmark.terminal import Format, console, example, next_folder
 
 if TYPE_CHECKING:
     from fieldmark.recipe import Recipe
@@ -32,10 +34,14 @@ app = typer.Typer(
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Tune image classifiers that must tell look-alikes apart."""
     del debug  # read in `main`, which sees every way a command can end
+    command = context.invoked_subcommand
+    if command != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise SettingError(f"Only `train` runs in several processes; start `{command}` without.")
 
 
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark demo"))
@@ -48,7 +54,7 @@ def demo(
     photos = folder / "photos"
     console.print(f"Drawing the toy field guide into {photos} …", highlight=False)
     write_toy(photos)
-    _train("toy", [f"data.folder={photos}"], _next_folder(folder, "run"))
+    _train("toy", [f"data.folder={photos}"], next_folder(folder, "run"))
 
 
 @app.command(
@@ -126,6 +132,9 @@ def evaluate(
     listing(console, [row | (shown if how == "table" else found)], title="Evaluation", how=how)
 
 
+app.command(rich_help_panel=TUNE, epilog=example("fieldmark rehearse toy data.folder=photos"))(
+    rehearse
+)
 app.add_typer(
     study_app,
     name="study",
@@ -162,7 +171,7 @@ def refit(
     from fieldmark.evaluate import refit_recipe
 
     recipe = refit_recipe(run)
-    _train_recipe(recipe, out or _next_folder(Path("runs"), recipe.name), open_test=False)
+    _train_recipe(recipe, out or next_folder(Path("runs"), recipe.name), open_test=False)
 
 
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark inspect toy data.folder=photos"))
@@ -231,7 +240,7 @@ def _train(
 
     recipe = find_recipe(name, overrides)  # its mistakes are told before torch is loaded
     recipe = recipe.until(until) if until else recipe
-    folder = folder or _next_folder(Path("runs"), recipe.name)
+    folder = folder or next_folder(Path("runs"), recipe.name)
     _train_recipe(recipe, folder, open_test=open_test)
 
 
@@ -266,19 +275,15 @@ def _show(run: "Run") -> None:
     from fieldmark import charts
     from fieldmark.diagnosis_report import run_diagnosis
     from fieldmark.terminal import stage_table
+    from fieldmark.training.world import world
 
+    if not world().leads:
+        return
     console.print(stage_table(run))
     curves = run.folder / "curves.png"
     charts.save(charts.training_chart(run), curves)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
     console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
-
-
-def _next_folder(parent: Path, name: str) -> Path:
-    number = 1
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"
 
 
 def _list_recipes(how: Format) -> None:

@@ -50,7 +50,7 @@ def show(
     for finding in found:
         _print_finding(console, finding)
     if experiments:
-        console.print("\n[bold]What to try next[/bold]", highlight=False)
+        console.print("[bold]What to try next[/bold]", highlight=False)
     for number, one in enumerate(experiments[:MOST_EXPERIMENTS], start=1):
         cost = "" if one.seconds is None else f"   about {duration(one.seconds)}"
         line = Text.assemble(f"  {number}. ", (one.command, "green"), cost)

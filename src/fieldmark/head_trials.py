@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fieldmark.build import Task, make_model, seed_for
 from fieldmark.data.dataset import Photo
 from fieldmark.data.loader import batches
-from fieldmark.data.portion import deal
+from fieldmark.data.portion import deal, first_part
 from fieldmark.inputs import Progress, frozen_rows, sample_order
 from fieldmark.layers.model import Model
 from fieldmark.ledger import keep_predictions
@@ -118,7 +118,8 @@ def run_head_trials(
         rows = frozen_rows(task, store, photos, networks, progress)
         features = [FrozenFeatures(rows_of_part) for rows_of_part in rows]
         for fold, (train, judged) in enumerate(_cuts(task, photos, trials[0].folds)):
-            _train(list(zip(features, part, strict=True)), photos, train, judged)
+            for kept, alike in _by_fraction(task, train, part, trials[0].folds):
+                _train(list(zip(features, alike, strict=True)), photos, kept, judged)
             fold_of[judged.get(OUT_OF_FOLD, [])] = fold
         for head in chain(*part):
             head.folds = fold_of if trials[0].folds else None
@@ -187,6 +188,23 @@ def _cuts(task: Task, photos: Sequence[Photo], folds: int | None) -> Iterator[Cu
     for held in deal(task.photos, pool, folds, seed=task.recipe.data.split_seed):
         out = set(held)
         yield [row[p] for p in pool if p not in out], {OUT_OF_FOLD: [row[p] for p in held]}
+
+
+def _by_fraction(
+    task: Task, train: list[int], part: Sequence[Sequence[_Head]], folds: int | None
+) -> Iterator[tuple[list[int], list[list[_Head]]]]:
+    """The photos that are trained on for each fraction of them, and the heads that ask for it.
+
+    Without folds the task's split has seen to it.
+    """
+    everyone = (*task.split.train, *task.split.val)
+    row = {everyone[number]: number for number in train}
+    for fraction in dict.fromkeys(head.recipe.data.train_fraction for head in chain(*part)):
+        kept = first_part(
+            task.photos, list(row), fraction if folds else 1, seed=task.recipe.data.split_seed
+        )
+        alike = [[h for h in heads if h.recipe.data.train_fraction == fraction] for heads in part]
+        yield [row[position] for position in kept], alike
 
 
 def _train(

@@ -14,17 +14,19 @@ from fieldmark import machine
 from fieldmark.build import SplitName, Task, content_ids, features_key
 from fieldmark.data.cache import Pixels, resized_photos
 from fieldmark.data.chance import Chance
-from fieldmark.data.dataset import Photo
+from fieldmark.data.dataset import Photo, listed
 from fieldmark.data.loader import balanced_order, batches, epoch_order, load_batches
 from fieldmark.data.mixing import Mixing
+from fieldmark.errors import TrainingError
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.depthwise import QuickDepthwise
 from fieldmark.layers.model import split_frozen
 from fieldmark.predict import EVAL_BATCH, evaluating, frozen_maps, photo_logits
 from fieldmark.recipe import Stage
-from fieldmark.training.features import FeatureStore
+from fieldmark.training.features import Compute, FeatureStore
 from fieldmark.training.loss import Loss, make_loss
 from fieldmark.training.stage import Batch
+from fieldmark.training.world import ALONE, World, world
 
 RESIZED = "resized"  # beside the features: photos decoded before
 
@@ -39,10 +41,14 @@ class StageInputs(Protocol):
     def network(self) -> Callable[[Tensor], Tensor]:
         """From the inputs of a batch to logits (B, K)."""
 
+    @property
+    def world(self) -> World:
+        """The processes that share each batch."""
+
     def epoch(
         self, groups: Sequence[Sequence[int]], *, seed: int, epoch: int, first: int
     ) -> Iterator[Batch]:
-        """One batch for each group of positions in `train`, from the group `first` on."""
+        """A batch for each group of positions in `train`, from `first` on: this process's part."""
 
     def logits(self, split: SplitName) -> NDArray[np.float32]:
         """Logits (N, K) of a split through the eval view."""
@@ -52,7 +58,9 @@ def make_inputs(task: Task, store: FeatureStore, progress: Progress) -> StageInp
     """Features where the whole backbone is frozen, photos where any of it trains."""
     prefix, suffix = split_frozen(task.model)
     if len(prefix) == 0:
-        return PhotoInputs(task, _resized(task, store.folder / RESIZED, progress))
+        with world().leader_first():
+            resized = _resized(task, store.folder / RESIZED, progress)
+        return PhotoInputs(task, resized, world())
     return FrozenInputs(task, store, prefix[1:], suffix, progress)
 
 
@@ -123,7 +131,10 @@ def training_steps(
 class PhotoInputs:
     """Photos, read and cropped anew in each epoch; for stages that train the backbone."""
 
-    def __init__(self, task: Task, resized: Mapping[str, Pixels] | None = None) -> None:
+    def __init__(
+        self, task: Task, resized: Mapping[str, Pixels] | None = None, world: World = ALONE
+    ) -> None:
+        self.world = world
         self._task = task
         self._photos = task.part("train")
         self._resized = resized
@@ -153,18 +164,31 @@ class PhotoInputs:
             workers=machine.cores(),
             first=first,
             resized=self._resized,
+            part=self._part,
         )
         for number, batch in enumerate(loaded, start=first):
             images, labels = view.normalize(batch.images, torch.float32), batch.labels
             if self._mixing:
                 chance = Chance((seed, epoch, "batch", number))
                 images, labels = self._mixing.mix(images, labels, classes, chance)
-            yield Batch(batch.indices, images, labels)
+            own = slice(self._borrowed, None)
+            yield Batch(batch.indices[own], images[own], labels[own])
+
+    @property
+    def _borrowed(self) -> int:
+        """How many photos before its own a process loads: the first of its own is mixed with it."""
+        return int(bool(self._mixing) and self.world.size > 1)
+
+    def _part(self, count: int) -> list[int]:
+        """Places in a batch of `count` photos that this process loads."""
+        own = self.world.part(count)
+        return [(own.start - 1) % count] * (self._borrowed * bool(own)) + list(own)
 
     def logits(self, split: SplitName) -> NDArray[np.float32]:
         """Logits through the eval view and a frozen copy of the backbone as it is now."""
         task = self._task
-        return photo_logits(task.model, task.eval_view, task.part(split), task.dtype)
+        photos = task.part(split)
+        return photo_logits(task.model, task.eval_view, photos, task.dtype, self.world)
 
 
 @torch.no_grad()
@@ -194,8 +218,10 @@ def frozen_rows(
 
     ids = content_ids(photos, task.eval_view)
     rows = [torch.empty(0) for _ in networks]
-    done = 0
-    for positions, maps in store.features(features_key(task), ids, compute):
+    done, key = 0, features_key(task)
+    if world().size > 1:
+        _share_work(store, key, ids, compute)
+    for positions, maps in store.features(key, ids, compute):
         for start in range(0, len(positions), EVAL_BATCH):
             part = slice(start, start + EVAL_BATCH)
             found = maps[part].float()
@@ -206,11 +232,36 @@ def frozen_rows(
                 rows[number][positions[part]] = pooled
         done += len(positions)
         progress(done, len(photos))
+    for of_network in rows:
+        _check_finite(of_network, photos)
     return rows
 
 
+def _check_finite(rows: Tensor, photos: Sequence[Photo]) -> None:
+    """Refuse features that are no numbers: a classifier would learn nothing from them but more."""
+    bad = [photo.key for photo, row in zip(photos, rows, strict=True) if not row.isfinite().all()]
+    if bad:
+        raise TrainingError(
+            f"The features of {listed(bad)} are infinite or nan. Look at these photos and at the "
+            "backbone's weights, or try `precision: float32`."
+        )
+
+
+def _share_work(store: FeatureStore, key: str, ids: Sequence[str], compute: Compute) -> None:
+    """Have every process add its part of what the store lacks, in the batches of one alone."""
+    missing = store.missing(key, ids)
+    world().wait()  # until all have looked
+    store.add(key, ids, list(chain(*world().turns(batches(missing, EVAL_BATCH)))), compute)
+    world().wait()
+
+
 class FrozenInputs:
-    """What the frozen first part of the model gives for each photo, computed once."""
+    """What the frozen first part of the model gives for each photo, computed once.
+
+    Such a stage takes so little that each of several processes takes all of its steps.
+    """
+
+    world = ALONE
 
     def __init__(
         self,

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from fieldmark.data.dataset import Photo
 from fieldmark.metrics import classification_metrics, log_softmax
 from fieldmark.recipe import Stage
 from fieldmark.schedule import Schedule
+from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import RunWriter
 from fieldmark.training.checkpoint import save_checkpoint
 from fieldmark.training.optim import ParameterPlan
@@ -33,6 +33,16 @@ class Reporter(Protocol):
 
     def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """How far `task` is."""
+
+
+class Silent:
+    """A reporter that keeps to itself."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
 
 
 @dataclass
@@ -80,6 +90,7 @@ class Ledger:
         self, writer: RunWriter, reporter: Reporter, at: Position, *, checkpoint_seconds: float
     ) -> None:
         self.writer = writer
+        self._writes = not isinstance(writer, Onlooker)
         self.reporter = reporter
         self.at = at
         self._checkpoint_seconds = checkpoint_seconds
@@ -172,17 +183,27 @@ class Ledger:
     ) -> None:
         """Keep all that is needed to go on from here, and the best weights."""
         if self._best is not None:  # first, so that a checkpoint never promises what is not there
-            save_weights(self.writer.folder / BEST, self._best)
+            self.keep_weights(BEST, self._best)
             self._best = None
-        path = self.writer.folder / CHECKPOINT
-        save_checkpoint(path, model, optimizer, asdict(self.at), average)
+        if self._writes:
+            path = self.writer.folder / CHECKPOINT
+            save_checkpoint(path, model, optimizer, asdict(self.at), average)
         self._saved = time.monotonic()
 
     def snapshot(self, model: nn.Module) -> None:
         """Keep the weights of this step for good."""
-        folder = self.writer.folder / "snapshots"
-        durable.make_folder(folder)
-        save_weights(folder / f"step-{self.at.step:07}.safetensors", model.state_dict())
+        self.keep_weights(f"snapshots/step-{self.at.step:07}.safetensors", model.state_dict())
+
+    def keep_weights(self, name: str, state: Mapping[str, Tensor]) -> None:
+        """Write a model's state into the run, in place of what is there."""
+        if not self._writes:
+            return
+        path = self.writer.folder / name
+        tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        size = sum(value.nbytes for value in tensors.values())
+        durable.make_folder(path.parent)
+        with durable.replacing(path, size=size) as temporary:
+            save_file(tensors, temporary)
 
 
 def keep_predictions(
@@ -205,11 +226,3 @@ def keep_predictions(
     keys = [photo.key for photo in photos]
     writer.predictions(split, keys, labels, np.exp(log_softmax(logits)), folds)
     return classification_metrics(logits, labels)
-
-
-def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a model's state, in place of what is there."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    size = sum(value.nbytes for value in tensors.values())
-    with durable.replacing(path, size=size) as temporary:
-        save_file(tensors, temporary)

@@ -80,9 +80,10 @@ def fast_dtype(precision: Precision = "auto") -> "torch.dtype":
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use, beside others of the same training."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    found = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, found // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def available_memory(root: Path = Path("/")) -> int | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -17,11 +18,12 @@ from fieldmark.build import make_model
 from fieldmark.data.dataset import SUFFIXES, Photo
 from fieldmark.data.loader import batches, load_batches
 from fieldmark.data.transform import View
-from fieldmark.errors import DataError, WeightsError
+from fieldmark.errors import DataError, TrainingError, WeightsError
 from fieldmark.layers.backbone import frozen_copy, make_backbone
 from fieldmark.layers.model import Model
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run
+from fieldmark.training.world import ALONE, World
 
 EVAL_BATCH = 32  # photos; more does not make two cores faster and costs memory
 
@@ -69,16 +71,29 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def photo_logits(
-    model: Model, view: View, photos: Sequence[Photo], dtype: torch.dtype
+    model: Model,
+    view: View,
+    photos: Sequence[Photo],
+    dtype: torch.dtype,
+    world: World = ALONE,
 ) -> NDArray[np.float32]:
-    """Logits (N, K) of photos, computed as frozen features are, in the photos' order."""
+    """Logits (N, K) of photos, computed as frozen features are, in the photos' order.
+
+    Processes take whole batches in turn, so that each photo is seen in the batch it would be seen
+    in by one process alone, exactly once.
+    """
+    turns = world.turns(batches(range(len(photos)), EVAL_BATCH))
+    logits = torch.zeros(len(photos), cast("nn.Linear", model.head[-1]).out_features)
+    seen = torch.zeros(len(photos))
     with evaluating(model):
         eyes = frozen_copy(model.backbone, dtype)
-        parts = [
-            head_logits(model, maps)
-            for _, maps in frozen_maps(eyes, view, photos, range(len(photos)), dtype)
-        ]
-    return cast("NDArray[np.float32]", torch.cat(parts).numpy())
+        for positions, maps in frozen_maps(eyes, view, photos, list(chain(*turns)), dtype):
+            logits[positions] = head_logits(model, maps)
+            seen[positions] += 1
+    logits, seen = world.sum(logits), world.sum(seen)  # each row is one process's, others add 0
+    if not bool((seen == 1).all()):
+        raise TrainingError("Defect: evaluation did not see each photo exactly once. Report it.")
+    return cast("NDArray[np.float32]", logits.numpy())
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -28,12 +29,11 @@ from fieldmark.augmentation import Augment
 from fieldmark.checked_yaml import Section
 from fieldmark.duration import Duration, DurationField
 from fieldmark.errors import RecipeError
+from fieldmark.network import Backbone, Count, Head, Pooling, Positive
 from fieldmark.schedule import Schedule
-from fieldmark.source import Source, fill_in
+from fieldmark.source import Source, file_hashes
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class Rate(Section):
@@ -96,90 +96,6 @@ class Data(Source):
         return self
 
 
-class Backbone(Section):
-    """The pretrained network that turns a photo into a feature map."""
-
-    name: str = "tf_efficientnet_lite0"
-    """Any timm model that gives feature maps."""
-    weights: str = "package"
-    """`package` (built in), `hub` (timm's), `file:PATH.safetensors` or `none` (from scratch)."""
-    level: int | str = -1
-    """Which feature map: a position among the model's levels, or a module's path."""
-    mean: tuple[float, float, float] | None = None
-    """Per-channel mean the weights expect, on 0 to 1; known for `package` and `hub`."""
-    std: tuple[Positive, Positive, Positive] | None = None
-    """Per-channel spread the weights expect, on 0 to 1."""
-    interpolation: Literal["bilinear", "bicubic"] | None = None
-    """How the weights' own training resized photos."""
-
-    @field_validator("weights")
-    @classmethod
-    def _source_is_known(cls, value: str) -> str:
-        if value.startswith("file:") and len(value) > len("file:"):
-            return f"file:{fill_in(value.removeprefix('file:'), 'backbone.weights=file:PATH')}"
-        if value in {"package", "hub", "none"}:
-            return value
-        raise ValueError(f"must be package, hub, none or file:PATH.safetensors, got {value!r}.")
-
-
-POOLING_OPTIONS: dict[str, dict[str, Any]] = {
-    "average": {},
-    "max": {},
-    "gem": {"p": 3.0},
-    "bilinear": {},
-    "compact_bilinear": {"sketch_dim": 8192, "method": "tensor_sketch"},
-    "covariance": {"iterations": 5},
-}
-
-
-class Pooling(Section):
-    """How a feature map becomes one vector; each option belongs to one `name`."""
-
-    name: Literal["average", "max", "gem", "bilinear", "compact_bilinear", "covariance"] = (
-        "compact_bilinear"
-    )
-    sketch_dim: Count | None = None
-    """Length of the sketched vector, for `compact_bilinear`."""
-    method: Literal["tensor_sketch", "random_maclaurin"] | None = None
-    """Which sketch, for `compact_bilinear`."""
-    p: Positive | None = None
-    """The power at the start of training, for `gem`."""
-    iterations: Count | None = None
-    """Newton-Schulz steps, for `covariance`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_defaults(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        name = values.get("name", "compact_bilinear")
-        return {**POOLING_OPTIONS.get(name, {}), **values} if isinstance(name, str) else values
-
-    @model_validator(mode="after")
-    def _options_belong(self) -> Self:
-        allowed = POOLING_OPTIONS[self.name]
-        for key in ("sketch_dim", "method", "p", "iterations"):
-            if getattr(self, key) is not None and key not in allowed:
-                takes = ", ".join(allowed) or "no options"
-                raise ValueError(f"`{key}` is no option of {self.name}, which takes {takes}.")
-        return self
-
-    def options(self) -> dict[str, Any]:
-        """The arguments this pooling is built with."""
-        return {key: getattr(self, key) for key in POOLING_OPTIONS[self.name]}
-
-
-class Head(Section):
-    """What stands between the pooled vector and the logits."""
-
-    signed_sqrt: bool = True
-    """Take sign(x) sqrt|x|, which tames bursts of one feature."""
-    l2_normalize: bool = True
-    """Scale each vector to length 1."""
-    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the vector's entries hidden from the classifier in training."""
-
-
 class Stage(Section):
     """One stretch of training: which parameters move, how fast and for how long."""
 
@@ -234,6 +150,10 @@ class Stage(Section):
         return value
 
 
+# `stages.NAME: null` leaves a stage out: how one arm of a study does without it.
+MaybeStage = Annotated[Stage, WrapValidator(lambda value, check: value and check(value))]
+
+
 class Expectation(Section):
     """What a shipped recipe should give, measured once and stated with its circumstances."""
 
@@ -262,7 +182,8 @@ class Recipe(Section):
     backbone: Backbone = Backbone()
     pooling: Pooling = Pooling()
     head: Head = Head()
-    stages: tuple[Stage, ...]
+    stages: tuple[MaybeStage, ...]
+    """What is trained, in order; one that is null is left out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of feature maps; `auto` is bfloat16 where the hardware multiplies it."""
     threads: Count | None = None
@@ -270,7 +191,8 @@ class Recipe(Section):
 
     @field_validator("stages")
     @classmethod
-    def _names_differ(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    def _names_differ(cls, given: tuple[Stage | None, ...]) -> tuple[Stage, ...]:
+        stages = tuple(stage for stage in given if stage is not None)
         if not stages:
             raise ValueError("give at least one stage.")
         names = [stage.name for stage in stages]
@@ -312,13 +234,21 @@ class Recipe(Section):
         content = self.model_dump(
             mode="json", include={"data", "augment", "backbone", "precision", "threads"}
         )
+        content["files"] = self.file_hashes()
+        del content["data"]["train_fraction"]  # each photo's features are computed once
         if self.backbone.weights == "none":  # they are drawn from the seed
             content["seed"] = self.seed
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def file_hashes(self) -> dict[str, str]:
+        """Content hash of each list, table and weights file it names, by path, if it is there."""
+        kind, _, weights = self.backbone.weights.partition(":")
+        return file_hashes([*self.data.files, *([weights] if kind == "file" else [])])
+
     def hash(self) -> str:
-        """Content hash, 64 hex digits: equal for recipes that ask for the same training."""
+        """Content hash, 64 hex digits: equal for recipes (and lists) that ask for one training."""
         content = self.model_dump(mode="json", exclude={"name", "about", "expected"})
+        content["files"] = self.file_hashes()
         del content["data"]["cache"]  # the same pixels, sooner
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

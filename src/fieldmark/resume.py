@@ -1,18 +1,21 @@
 """Going on with a run that was interrupted, as if it had never stopped."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from fieldmark import checked_yaml, durable, machine
 from fieldmark.build import Task
 from fieldmark.data.split import Split
 from fieldmark.errors import DataError, RecordError
-from fieldmark.ledger import CHECKPOINT, Ledger, Position, Reporter
+from fieldmark.ledger import CHECKPOINT, Ledger, Position, Reporter, Silent
 from fieldmark.recipe import Recipe, load_recipe
+from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import MANIFEST, RECIPE, Run, RunWriter
 from fieldmark.train import CHECKPOINT_SECONDS, SPLIT, Training, prepare, split_text, train
 from fieldmark.training.checkpoint import load_checkpoint, restore
 from fieldmark.training.features import FeatureStore
+from fieldmark.training.world import world
 
 
 def resume(
@@ -32,7 +35,8 @@ def resume(
         RecordError: the folder is no run, is finished, or its checkpoint is damaged.
         DataError: the photos are no longer those the run began with.
     """
-    if (folder / RECIPE).is_file() and not (folder / MANIFEST).exists():
+    reporter = reporter if world().leads else Silent()
+    if world().heard((folder / RECIPE).is_file() and not (folder / MANIFEST).exists()):
         recipe = load_recipe(folder / RECIPE)  # killed before it was a run: nothing is lost
         return train(
             recipe,
@@ -47,28 +51,46 @@ def resume(
         raise RecordError(f"{folder} is finished; there is nothing to resume.")
     recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
     task = prepare(recipe, store, reporter, open_test=open_test)
-    _check_same_photos(folder, task)
+    _check_same_photos(folder, task, run.manifest.get("files", {}))
     path = folder / CHECKPOINT
     checkpoint = load_checkpoint(path) if path.exists() else None
     at = Position(**checkpoint.position) if checkpoint else Position()
-    writer = RunWriter.open(folder)
-    writer.resume(keep=at.records)
-    ledger = Ledger(writer, reporter, at, checkpoint_seconds=checkpoint_seconds)
-    ledger.say(f"resumed at step {at.step}")
-    for name, now in machine.describe().items():
-        before = run.manifest["machine"].get(name)
-        if before != now:
-            ledger.say(f"  {name} was {before}, is now {now}: numbers may differ")
-    if checkpoint:
-        restore(checkpoint, task.model, None)
-    return Training(task, ledger, store, checkpoint).run(open_test=open_test)
+    world().wait()  # until all have read what the first will write over
+    with RunWriter.open(folder) if world().leads else Onlooker(folder, run.manifest) as writer:
+        writer.resume(keep=at.records)
+        ledger = Ledger(writer, reporter, at, checkpoint_seconds=checkpoint_seconds)
+        ledger.say(f"resumed at step {at.step}")
+        for line in _changes(run):
+            ledger.say(line)
+        if checkpoint:
+            restore(checkpoint, task.model, None)
+        return Training(task, ledger, store, checkpoint).run(open_test=open_test)
 
 
-def _check_same_photos(folder: Path, task: Task) -> None:
-    """Refuse to go on with other photos: the run's split must be today's."""
+def _changes(run: Run) -> list[str]:
+    """What is no longer as it was when the run began and may change its numbers."""
+    before = {"processes": 1} | run.manifest | run.manifest["machine"]
+    now = {"processes": world().size} | machine.describe()
+    return [
+        f"  {name} was {before.get(name)}, is now {value}: numbers may differ"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+
+
+def _check_same_photos(folder: Path, task: Task, files: Mapping[str, str]) -> None:
+    """Refuse to go on with other photos: the run's files and its split must be today's."""
+    now = task.recipe.file_hashes()
+    changed = [path for path, content in files.items() if now.get(path) != content]
+    if changed:
+        raise DataError(
+            f"Changed since {folder} began: {', '.join(changed)}. Put back what was there, "
+            "or train anew."
+        )
     path = folder / SPLIT
     if not path.exists():  # stopped before it was written, so before any photo was used
-        durable.replace(path, split_text(task).encode())
+        if world().leads:
+            durable.replace(path, split_text(task).encode())
         return
     written = Split.from_json(json.loads(path.read_text(encoding="utf-8")), task.photos)
     if written != task.split:

@@ -1,7 +1,11 @@
 """Where the photos come from and how they are split: the first half of a recipe's `data`."""
 
+import hashlib
 import os
 import re
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -39,6 +43,23 @@ def _catches_one_group(pattern: str) -> str:
     return pattern
 
 
+@cache
+def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
+    del size, mtime_ns  # where they changed, the file is read again
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_hashes(paths: Iterable[str]) -> dict[str, str]:
+    """Content hash of each file, 64 hex digits, by path; those that can't be read are left out."""
+    found = {}
+    for path in paths:
+        with suppress(OSError):
+            now = Path(path).stat()
+            found[path] = _content_hash(Path(path).absolute(), now.st_size, now.st_mtime_ns)
+    return found
+
+
 Filled = Annotated[str, AfterValidator(lambda path: fill_in(path, "its key=PATH"))]
 Files = Annotated[
     dict[Literal["all", "train", "val", "test"], Filled], BeforeValidator(_one_for_all)
@@ -74,8 +95,16 @@ class Source(Section):
     """Share of the training photos kept for choices; 0 trains on all, whatever `split` says."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of all photos kept shut, where `split` is `fractions`, or `folds` of unsplit photos."""
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training photos that is used; a larger one holds all of a smaller one."""
     split_seed: int = 0
     """Seed of the cuts, apart from `seed` so that runs with other seeds see the same photos."""
+
+    @property
+    def files(self) -> list[str]:
+        """The lists and tables it names."""
+        corrections = [self.corrections] if self.corrections else []
+        return [*self.lists.values(), *self.split_files.values(), *corrections]
 
     @model_validator(mode="after")
     def _source_is_one(self) -> Self:

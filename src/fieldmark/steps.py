@@ -15,7 +15,7 @@ from fieldmark.training.checkpoint import Checkpoint, restore
 from fieldmark.training.memory import Passes
 from fieldmark.training.observe import StepObserver, Stopwatch
 from fieldmark.training.optim import ParameterPlan, make_optimizer
-from fieldmark.training.stage import Batch, train_steps
+from fieldmark.training.stage import Batch, gradient_is_as_good_as_loss, train_steps
 
 MOST_WAITING = 0.3  # of the time, before it is said what to do
 RECORDS_A_STAGE = 200  # running loss: enough for a smooth curve, few enough to read at once
@@ -148,12 +148,9 @@ class StageSteps:
             first=self.at.stage_step,
             name=lambda position: photos[position].key,
             passes=self.passes,
-            look=self._look,
+            look=not gradient_is_as_good_as_loss(self.inputs.network),
+            world=self.inputs.world,
         )
-
-    def _look(self) -> bool:
-        """Beside a backbone's pass a look at the gradient is nothing, beside a head's 3 to 6 %."""
-        return isinstance(self.inputs, PhotoInputs) or self._due(self.record_every, ahead=1)
 
     def _note_passes(self, line: str) -> None:
         self.at.pass_size = self.passes.most

@@ -1,18 +1,21 @@
 """What a study found, as tables and sentences for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from fieldmark.diagnosis_report import study_diagnosis
 from fieldmark.studies.answered import answered_cells, plain
-from fieldmark.studies.effects import main_effects, study_spread
+from fieldmark.studies.answers import Answers
+from fieldmark.studies.effects import Cell, Setting, main_effects, study_spread
+from fieldmark.studies.learning_curve import LEAST_AMOUNTS, fit_curve
 from fieldmark.studies.selection import best_cell
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import summarize
 from fieldmark.terminal import Format, listing
 
+TRAIN_FRACTION = "data.train_fraction"
 SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_blue1")
 
 
@@ -62,10 +65,44 @@ def sentences(study: Study) -> list[str]:
     if len(cells) < 2:
         return []
     spread = study_spread(cells)
-    found = [effect.describe() for effect in main_effects(cells, spread=spread)]
+    asked = _at_their_best(study, cells)
+    effects = main_effects(asked, spread=spread) if len(asked) > 1 else []
+    found = [effect.describe() for effect in effects]
     best = best_cell(cells, spread=spread)
-    settings = ", ".join(f"{name} {value}" for name, value in cells[best.cell].settings.items())
-    return [*found, best.describe(f"The best cell ({settings})")]
+    settings = _words(cells[best.cell].settings)
+    return [*found, best.describe(f"The best cell ({settings})"), *_curves(study, cells)]
+
+
+def _at_their_best(study: Study, cells: Sequence[Cell]) -> list[Cell]:
+    """For each of what is asked about, the cell whose nuisances suit it best, without these."""
+    nuisances = {axis.name for axis in study.design.file.with_role("nuisance")}
+    best: dict[str, Cell] = {}
+    for cell in cells:
+        asked = {name: value for name, value in cell.settings.items() if name not in nuisances}
+        known = best.get(key := _words(asked))
+        if known is None or cell.answers.top1 > known.answers.top1:
+            best[key] = Cell(asked, cell.answers, cell.cost)
+    return list(best.values())
+
+
+def _curves(study: Study, cells: Sequence[Cell]) -> list[str]:
+    """Where fractions of train were tried, what more photos would give, for each of the others."""
+    fractions = {axis.name for axis in study.design.file.axes if axis.key == (TRAIN_FRACTION,)}
+    alike: dict[str, list[tuple[float, Answers]]] = {}
+    for cell in cells:
+        for name in fractions & cell.settings.keys():
+            others = {key: value for key, value in cell.settings.items() if key != name}
+            amount = float(cell.settings[name] or 0)
+            alike.setdefault(_words(others), []).append((amount, cell.answers))
+    return [
+        f"{f'{others}: ' if others else ''}{fit_curve(*zip(*found, strict=True)).describe()}"
+        for others, found in alike.items()
+        if len(found) >= LEAST_AMOUNTS
+    ]
+
+
+def _words(settings: Mapping[str, Setting]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _heat_map(names: Sequence[str], rows: Sequence[dict[str, object]]) -> Table:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -23,6 +24,14 @@ console = Console()
 def example(command: str) -> str:
     """The last line of a command's help, to be copied."""
     return f"Example: [cyan]{command}[/cyan]"
+
+
+def next_folder(parent: Path, name: str) -> Path:
+    """The first of `NAME-1`, `NAME-2`, … that is not there yet."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"
 
 
 class Screen:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,21 @@ import torch
 
 from fieldmark import durable, machine
 from fieldmark.build import SplitName, Task, build, check_files
-from fieldmark.errors import TrainingError
+from fieldmark.errors import SettingError, TrainingError
 from fieldmark.forecast import forecast
 from fieldmark.inputs import StageInputs, make_inputs, stage_loss
-from fieldmark.ledger import Ledger, Position, Reporter, keep_predictions, save_weights
+from fieldmark.layers.weights import tensors_hash
+from fieldmark.ledger import Ledger, Position, Reporter, Silent, keep_predictions
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.steps import StageSteps
+from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import WEIGHTS, Run, RunWriter
 from fieldmark.training.checkpoint import Checkpoint
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import ParameterPlan, parameter_plan
 from fieldmark.training.stage import frozen_hash, set_trainable
+from fieldmark.training.world import world
 
 CHECKPOINT_SECONDS = 30.0
 SPLIT = "split.json"
@@ -42,6 +46,8 @@ def train(
 ) -> Run:
     """Train `recipe` into `folder` and return the finished run.
 
+    Where a launcher started several processes, all of them call this; the first one writes.
+
     Args:
         recipe: what to do.
         folder: new or empty; becomes the run.
@@ -53,13 +59,20 @@ def train(
     Raises:
         FieldmarkError: something the user can mend; the run is marked failed, with the reason.
     """
-    task = prepare(recipe, store, reporter, open_test=open_test)
-    writer = RunWriter.create(folder, recipe.to_yaml(), run_manifest(task))
-    durable.replace(folder / SPLIT, split_text(task).encode())
-    ledger = Ledger(writer, reporter, Position(), checkpoint_seconds=checkpoint_seconds)
-    for note in task.notes:
-        ledger.say(note)
-    return Training(task, ledger, store).run(open_test=open_test)
+    reporter = reporter if world().leads else Silent()
+    task = prepare(settled(recipe), store, reporter, open_test=open_test)
+    with begin(world().heard(folder), task) as writer:
+        ledger = Ledger(writer, reporter, Position(), checkpoint_seconds=checkpoint_seconds)
+        for note in task.notes:
+            ledger.say(note)
+        return Training(task, ledger, store).run(open_test=open_test)
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe with what `auto` means on this machine, for its numbers depend on that."""
+    precision = str(machine.fast_dtype(recipe.precision)).removeprefix("torch.")
+    threads = recipe.threads or machine.cores()
+    return recipe.model_copy(update={"precision": precision, "threads": threads})
 
 
 def prepare(
@@ -69,7 +82,14 @@ def prepare(
     machine.tune_allocator()
     torch.set_num_threads(recipe.threads or machine.cores())
     task = build(recipe)
+    if recipe.data.cache:
+        task.train_view.uncropped()  # which raises where there is none
     for stage in recipe.stages:  # a mistake in the last stage is told before the first begins
+        if stage.batch_norm == "train" and world().size > 1:
+            raise SettingError(
+                f"Stage {stage.name} has `batch_norm: train`, and each of {world().size} processes "
+                "would measure its own part of a batch. Use `batch_norm: frozen`, or one process."
+            )
         parameter_plan(task.model, stage.train)
         stage_loss(task, stage)
     return check_files(
@@ -78,6 +98,19 @@ def prepare(
         open_test=open_test,
         progress=lambda done, total: reporter.progress("photos", done, total, {}),
     )
+
+
+def begin(folder: Path, task: Task) -> RunWriter:
+    """Make the run's folder, with all that is known before the first step."""
+    manifest = run_manifest(task)
+    if not world().leads:
+        return Onlooker(folder, manifest)
+    writer = RunWriter.create(folder, task.recipe.to_yaml(), manifest)
+    with ExitStack() as stack:
+        stack.push(writer)  # fails the run where this is not to be written
+        durable.replace(folder / SPLIT, split_text(task).encode())
+        stack.pop_all()
+    return writer
 
 
 class Training:
@@ -95,13 +128,13 @@ class Training:
 
     def run(self, *, open_test: bool) -> Run:
         """Every stage from where the training is, then the end."""
-        with self.ledger.writer:
-            left = self.task.recipe.stages[self.at.stage :]
-            self.foresee(left)
-            for stage in left:
-                self.run_stage(stage)
-            self.conclude(open_test=open_test)
-            self.ledger.writer.finish()
+        left = self.task.recipe.stages[self.at.stage :]
+        self.foresee(left)
+        for stage in left:
+            self.run_stage(stage)
+        self.conclude(open_test=open_test)
+        self.ledger.writer.finish()
+        world().wait()  # for the one that writes
         return Run(self.ledger.writer.folder)
 
     def foresee(self, stages: Sequence[Stage]) -> None:
@@ -139,10 +172,21 @@ class Training:
                 f"Stage {stage.name} moved parameters it had frozen ({before[:12]} became "
                 f"{after[:12]}). This is a defect of Fieldmark or of the backbone; report it."
             )
+        self.check_agreement()
         self.ledger.note_stage(
             stage, plan, (before, after), prepared - started, time.perf_counter() - prepared
         )
         self.ledger.checkpoint(self.model, None)
+
+    def check_agreement(self) -> None:
+        """Prove that all processes hold the same weights."""
+        if world().size > 1:
+            held = world().all_said(tensors_hash(self.model.state_dict().items()))
+            if len(set(held)) > 1:
+                raise TrainingError(
+                    "The processes no longer hold the same weights. Run them on machines alike, "
+                    "with the same versions, or train in one process."
+                )
 
     def enter(self, stage: Stage) -> tuple[ParameterPlan, StageInputs]:
         """Put the model into the stage's state, and find out what it is fed."""
@@ -183,7 +227,7 @@ class Training:
     def conclude(self, *, open_test: bool) -> None:
         """Keep the weights and what the finished model says of every photo it may see."""
         _, inputs = self.enter(self.task.recipe.stages[-1])
-        save_weights(self.ledger.writer.folder / WEIGHTS, self.model.state_dict())
+        self.ledger.keep_weights(WEIGHTS, self.model.state_dict())
         splits: list[SplitName] = ["minitrain", "val"]
         if open_test:
             self.ledger.writer.count_test_opening()
@@ -216,6 +260,8 @@ def run_manifest(task: Task) -> dict[str, Any]:
         "backbone": task.model.backbone.origin,
         "precision": str(task.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "processes": world().size,
+        "files": task.recipe.file_hashes(),
         "machine": machine.describe(),
     }
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,23 +10,13 @@ import numpy as np
 from fieldmark.build import Task
 from fieldmark.errors import FieldmarkError
 from fieldmark.head_trials import is_head_trial, run_head_trials
-from fieldmark.ledger import Reporter
+from fieldmark.ledger import Reporter, Silent
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run, RunWriter
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
-from fieldmark.train import prepare, train
+from fieldmark.train import prepare, settled, train
 from fieldmark.training.features import FeatureStore, cache_folder
-
-
-class Silent:
-    """A reporter that keeps to itself."""
-
-    def say(self, line: str) -> None:
-        """Nothing."""
-
-    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        """Nothing."""
 
 
 def run_trials(
@@ -44,15 +34,21 @@ def run_trials(
     """
     store = store or FeatureStore(cache_folder())
     reporter = reporter or Silent()
+    trials = [replace(trial, recipe=settled(trial.recipe)) for trial in trials]
     for group in _sharing(trials):
         yield from _run_group(group, store, reporter)
 
 
 def _sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials that can share a pass over the photos and are judged alike, together."""
+    """Trials that can share a pass over the photos and are judged alike, together.
+
+    Without folds, those on other fractions of train have a split of their own, and after the first
+    find all features at hand but those of photos it did not use.
+    """
     groups = defaultdict(list)
     for trial in trials:
-        groups[trial.recipe.group_key(), trial.folds].append(trial)
+        fraction = None if trial.folds else trial.recipe.data.train_fraction
+        groups[trial.recipe.group_key(), trial.folds, fraction].append(trial)
     return list(groups.values())
 
 
@@ -64,7 +60,8 @@ def _run_group(
         return
     started = time.perf_counter()
     try:
-        task = prepare(trials[0].recipe, store, reporter)
+        recipe = trials[0].recipe
+        task = prepare(_with_all_photos(recipe) if trials[0].folds else recipe, store, reporter)
     except FieldmarkError as error:
         yield from (_failed(trial, error, 0) for trial in trials)
         return
@@ -132,6 +129,12 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
         writer.record(metrics, step=last, stage=trial.recipe.stages[-1].name)
         writer.finish()
     return Outcome(trial.folder, "finished", metrics)
+
+
+def _with_all_photos(recipe: Recipe) -> Recipe:
+    """Folds are cut from all photos outside test, so that every fraction is judged on the same."""
+    data = recipe.data.model_copy(update={"train_fraction": 1.0})
+    return recipe.model_copy(update={"data": data})
 
 
 def _with_fold(recipe: Recipe, fold: int, folds: int) -> Recipe:

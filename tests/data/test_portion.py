@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldmark.data.dataset import Photo, PhotoSet
-from fieldmark.data.portion import deal, pick
+from fieldmark.data.portion import deal, first_part, pick
 from fieldmark.data.split import make_split
 from fieldmark.errors import DataError, SettingError
 
@@ -171,3 +172,46 @@ def test_folds_leave_no_class_without_training_photos() -> None:
 
     with pytest.raises(DataError, match=r"in train; too few: c0 \(0\)"):
         every_fold()
+
+
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=20), min_size=1, max_size=5),
+    fractions=st.lists(st.floats(0.3, 1), min_size=2, max_size=4).map(sorted),
+    seed=st.integers(0, 2**40),
+)
+def test_fractions_are_nested_whole_groups_of_every_class(
+    sizes: list[list[int]], fractions: list[float], seed: int
+) -> None:
+    photos = grouped(sizes)
+    everyone = range(len(photos.photos))
+    fractions = [f for f in fractions if round(f * len(everyone)) > len(sizes)]
+    parts = [set(first_part(photos, everyone, f, seed=seed)) for f in fractions]
+    for smaller, larger in pairwise(parts):
+        assert smaller <= larger
+    for part in parts:
+        assert labels(photos, list(part)) == set(range(len(sizes)))
+        inside = {photos.photos[i].group for i in part}
+        assert part == {i for i in everyone if photos.photos[i].group in inside}
+
+
+def test_a_fraction_takes_of_each_class_its_share_and_one_at_least() -> None:
+    sizes = [40, 20, 3]
+    photos = PhotoSet(
+        Path("birds"),
+        tuple(
+            Photo(Path("x"), c, f"{c}-{i:02}.jpg") for c, n in enumerate(sizes) for i in range(n)
+        ),
+        ("a", "b", "c"),
+    )
+
+    def counts(fraction: float) -> list[int]:
+        part = first_part(photos, range(63), fraction, seed=3)
+        return [sum(photos.photos[i].label == c for i in part) for c in range(3)]
+
+    assert counts(1) == sizes
+    assert counts(1 / 3) == [13, 7, 1]  # 21 in all
+    assert counts(3 / 63) == [1, 1, 1]
+    with pytest.raises(
+        DataError, match=r"`train_fraction` 0.03 of 63 training photos is 2, but 3 .* Use 0.048"
+    ):
+        counts(0.03)

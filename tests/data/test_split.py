@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fieldmark.data.dataset import Photo, PhotoSet
-from fieldmark.data.split import Kind, Split, make_split, without
+from fieldmark.data.split import Kind, Split, make_split, reduced, without
 from fieldmark.errors import DataError, SettingError
 
 
@@ -183,6 +183,21 @@ def test_written_form_finds_the_same_photos_in_another_order() -> None:
     found = Split.from_json(written, turned)
     for name in ("train", "val", "test", "minitrain"):
         assert keys(turned, getattr(found, name)) == keys(photos, getattr(split, name))
+
+
+def test_a_fraction_of_train_leaves_val_and_test_and_is_written_down() -> None:
+    photos = photo_set([20, 30])
+    whole = make_split(photos, kind="fractions", seed=0)
+    half = reduced(photos, whole, 0.5, seed=0)
+    assert (half.val, half.test) == (whole.val, whole.test)
+    assert per_class(photos, half.train) == [7, 9]  # of 13 and 19; the odd one falls to the smaller
+    assert sorted((*half.train, *half.unused)) == list(whole.train)
+    assert set(half.minitrain) <= set(half.train)
+    assert Split.from_json(half.to_json(photos), photos) == half
+    fewer, left = without(photos, half, {photos.photos[half.unused[0]].key}, seed=0)
+    assert len(left.unused) == len(half.unused) - 1
+    assert keys(fewer, left.train) == keys(photos, half.train)
+    assert reduced(photos, whole, 1, seed=0) is whole
 
 
 def test_written_form_refuses_another_folder() -> None:

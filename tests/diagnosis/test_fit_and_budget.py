@@ -68,6 +68,19 @@ def test_overconfidence(look, well, name, outcome, loss, top1):
 
 
 @pytest.mark.parametrize(
+    ("name", "outcome", "loss", "top1"),
+    [
+        ("worse_than_guessing", "does not", LN10 - 0.01, 0.6),
+        ("worse_than_guessing", "fires", LN10 + 0.01, 0.6),
+        ("worse_than_guessing", "does not", LN10 + 0.01, 0.13),  # it knows nothing yet
+    ],
+)
+def test_certain_and_wrong(look, well, name, outcome, loss, top1):
+    curves = well(**{"val/loss": np.full(31, loss), "val/top1": np.full(31, top1)})
+    assert look(name, ({}, curves)).outcome == outcome
+
+
+@pytest.mark.parametrize(
     ("name", "outcome", "train", "val"),
     [
         ("memorised", "fires", 1.00, 0.80),

@@ -12,7 +12,13 @@ from fieldmark.recipe import Rate, Stage
 from fieldmark.training.memory import Passes
 from fieldmark.training.nonfinite import all_finite
 from fieldmark.training.optim import ParameterPlan, make_optimizer, parameter_plan
-from fieldmark.training.stage import Batch, frozen_hash, set_trainable, train_steps
+from fieldmark.training.stage import (
+    Batch,
+    frozen_hash,
+    gradient_is_as_good_as_loss,
+    set_trainable,
+    train_steps,
+)
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -147,7 +153,14 @@ def test_without_a_look_at_the_gradient_the_next_loss_tells():
     model = nn.Sequential(nn.Linear(5, 5), Block(), nn.Linear(5, 3))
     said = r"loss became nan at step 2 .*First bad: the output of 0, for 0\.weight is not finite"
     with pytest.raises(TrainingError, match=said):
-        fit(model, [[samples(6)]] * 2, more={"look": lambda: False})
+        fit(model, [[samples(6)]] * 2, more={"look": False})
+
+
+def test_only_a_linear_classifier_needs_no_look_at_its_gradient():
+    linear = nn.Linear(5, 3)
+    assert gradient_is_as_good_as_loss(nn.Sequential(nn.Dropout(0.5), linear))
+    assert not gradient_is_as_good_as_loss(nn.Sequential(Block(), linear))
+    assert not gradient_is_as_good_as_loss(linear.forward)
 
 
 def test_a_large_gradient_whose_sum_overflows_is_none_to_stop_for():

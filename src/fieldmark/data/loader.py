@@ -10,7 +10,7 @@ photo; where the system allows no further thread, the caller loads by itself.
 """
 
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -103,6 +103,7 @@ def load_batches(
     workers: int,
     first: int = 0,
     resized: Mapping[str, NDArray[np.uint8]] | None = None,
+    part: Callable[[int], Sequence[int]] = range,
 ) -> Generator[Batch]:
     """Load batches in the order given, a few ahead of their use.
 
@@ -117,6 +118,7 @@ def load_batches(
         workers: Threads that load; 0 loads in the caller's own, when asked for the next batch.
         first: How many batches to pass over, where an interrupted epoch goes on.
         resized: Photos that are decoded and resized already, by key (see `cache`); others are read.
+        part: Of a batch of so many photos, the places of those to load, where others load the rest.
 
     Returns:
         A generator; closing or dropping it ends the threads.
@@ -131,7 +133,7 @@ def load_batches(
     for pixels in islice((resized or {}).values(), 1):
         _check_resized(pixels.shape, view.uncropped().image_size)
     source = _Source(photos, view, resized or {}, seed, epoch)
-    groups = islice(_with_turns(batches), first, None)
+    groups = islice(_with_turns(batches, part), first, None)
     if workers == 0:
         return (
             source.collate(indices, map(source.load, indices, turns)) for indices, turns in groups
@@ -163,7 +165,9 @@ class _Source:
             raise _broken(photo, error) from error
 
     def collate(self, indices: Sequence[int], images: Iterable[Tensor]) -> Batch:
-        stacked = np.stack([image.permute(1, 2, 0).numpy() for image in images])  # (B, S, S, 3)
+        side = self.view.image_size
+        rows = [image.permute(1, 2, 0).numpy() for image in images]
+        stacked = np.stack(rows) if rows else np.empty((0, side, side, 3), np.uint8)  # (B, S, S, 3)
         return Batch(
             images=torch.from_numpy(stacked).permute(0, 3, 1, 2),  # (B, 3, S, S)
             labels=torch.tensor([self.photos[i].label for i in indices], dtype=torch.int64),
@@ -187,15 +191,18 @@ def _check_resized(shape: tuple[int, ...], side: int) -> None:
         )
 
 
-def _with_turns(batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], list[int]]]:
-    """Beside each index, how often it came before."""
+def _with_turns(
+    batches: Iterable[Sequence[int]], part: Callable[[int], Sequence[int]]
+) -> Iterator[tuple[Sequence[int], list[int]]]:
+    """A part of each batch, and beside each index how often it came before in any part."""
     seen: Counter[int] = Counter()
     for indices in batches:
         turns = []
         for index in indices:
             turns.append(seen[index])
             seen[index] += 1
-        yield indices, turns
+        places = part(len(indices))
+        yield [indices[place] for place in places], [turns[place] for place in places]
 
 
 def _begin(pool: ThreadPoolExecutor, source: _Source, index: int, turn: int) -> Future[Tensor]:

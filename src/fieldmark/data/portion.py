@@ -8,9 +8,10 @@ all anew.)
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from math import inf
+from math import ceil, inf
 
 from fieldmark.data.dataset import PhotoSet, draw
+from fieldmark.errors import DataError
 
 
 def share(fraction: float, count: int) -> int:
@@ -57,6 +58,39 @@ def pick(
         for group, quota in zip(members, quotas, strict=True)
         for i in sorted(group, key=rank)[:quota]
     )
+
+
+def first_part(photos: PhotoSet, pool: Sequence[int], fraction: float, *, seed: int) -> list[int]:
+    """A share of the pool, each class by its own, which holds that of every smaller fraction.
+
+    Photos stand in one order and the first are taken. A class's photo number r of n stands at
+    r / n, from r = 0, so each class has one before any has two (Adams's apportionment; largest
+    remainders may take a photo back when more are asked for). Groups are taken whole.
+
+    Raises:
+        DataError: the share has no photo for every class.
+    """
+    size = share(fraction, len(pool))
+    sizes = Counter(photos.photos[i].label for i in pool)
+    if size < len(sizes):
+        raise DataError(
+            f"`train_fraction` {fraction:g} of {len(pool)} training photos is {size}, but "
+            f"{len(sizes)} classes need one each. Use "
+            f"{ceil(1000 * len(sizes) / len(pool)) / 1000:g} or more."
+        )
+    everyone = groups(photos, pool)
+    seen: Counter[int] = Counter()
+    place: dict[str, float] = {}
+    for name in sorted(everyone, key=lambda name: (draw(seed, "fraction", name), name)):
+        counts = Counter(photos.photos[i].label for i in everyone[name])
+        place[name] = min(seen[label] / sizes[label] for label in counts)
+        seen += counts
+    taken: list[int] = []
+    for name in sorted(place, key=place.__getitem__):  # equal places in the order drawn
+        if place[name] and len(taken) >= size:
+            break
+        taken += everyone[name]
+    return sorted(taken)
 
 
 def deal(photos: PhotoSet, pool: Sequence[int], folds: int, *, seed: int) -> list[list[int]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from fieldmark.data.dataset import PARTS, PhotoSet, listed
-from fieldmark.data.portion import are_grouped, deal, groups, pick, share
+from fieldmark.data.portion import are_grouped, deal, first_part, groups, pick, share
 from fieldmark.data.split_files import marked, read_split
 from fieldmark.errors import DataError, SettingError
 
@@ -33,6 +33,7 @@ class Split:
         test: Photos for the final number.
         minitrain: Part of train, of val's size, to be seen through the eval view: a gap between
             the two means memorising and nothing else.
+        unused: Photos that could be trained on and are not, where a fraction of them is asked for.
         notes: What a person should know of it, one line each.
     """
 
@@ -40,6 +41,7 @@ class Split:
     val: tuple[int, ...]
     test: tuple[int, ...]
     minitrain: tuple[int, ...]
+    unused: tuple[int, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -52,7 +54,7 @@ class Split:
         """The form to write down: class names, and each part as photo keys."""
         parts = {
             name: [photos.photos[i].key for i in getattr(self, name)]
-            for name in (*PARTS, "minitrain")
+            for name in (*PARTS, "minitrain", *(["unused"] if self.unused else []))
         }
         return {"class_names": list(photos.class_names), **parts}
 
@@ -65,10 +67,11 @@ class Split:
         """
         _check_written(written, photos)
         position = {photo.key: i for i, photo in enumerate(photos.photos)}
-        train, val, test, minitrain = (
-            tuple(sorted(position[key] for key in written[name])) for name in (*PARTS, "minitrain")
+        train, val, test, minitrain, unused = (
+            tuple(sorted(position[key] for key in written.get(name, ())))
+            for name in (*PARTS, "minitrain", "unused")
         )
-        return cls(train, val, test, minitrain)
+        return cls(train, val, test, minitrain, unused)
 
 
 def make_split(
@@ -128,7 +131,21 @@ def make_split(
     minitrain = _minitrain(photos, train, val, seed)
     notes += _lacking(photos, "val", val) + _lacking(photos, "test", test)
     notes += _torn(photos, {"train": train, "val": val, "test": test})
-    return Split(tuple(train), tuple(val), tuple(test), tuple(minitrain), tuple(notes))
+    return Split(tuple(train), tuple(val), tuple(test), tuple(minitrain), notes=tuple(notes))
+
+
+def reduced(photos: PhotoSet, split: Split, fraction: float, *, seed: int) -> Split:
+    """The split with a fraction of its training photos, see `portion.first_part`.
+
+    Raises:
+        DataError: That is less than a photo of every class.
+    """
+    if fraction == 1:
+        return split
+    train = first_part(photos, split.train, fraction, seed=seed)
+    unused = sorted({*split.unused, *split.train} - set(train))
+    minitrain = _minitrain(photos, train, split.val, seed)
+    return replace(split, train=tuple(train), minitrain=tuple(minitrain), unused=tuple(unused))
 
 
 def without(
@@ -144,13 +161,13 @@ def without(
     kept = photos.without(left_out)
     position = {photo.key: i for i, photo in enumerate(kept.photos)}
 
-    def moved(part: Sequence[int]) -> list[int]:
-        return [position[key] for i in part if (key := photos.photos[i].key) in position]
+    def moved(part: Sequence[int]) -> tuple[int, ...]:
+        return tuple(position[key] for i in part if (key := photos.photos[i].key) in position)
 
     train, val, test = moved(split.train), moved(split.val), moved(split.test)
     _check_counts(kept, train, 1, "in train that can be read")
-    minitrain = _minitrain(kept, train, val, seed)
-    return kept, Split(tuple(train), tuple(val), tuple(test), tuple(minitrain), split.notes)
+    minitrain = tuple(_minitrain(kept, train, val, seed))
+    return kept, Split(train, val, test, minitrain, moved(split.unused), split.notes)
 
 
 def _test_part(
@@ -199,7 +216,7 @@ def _joined(photos: PhotoSet, split: Split, seed: int) -> Split:
     """A split whose val photos are trained on."""
     train = sorted((*split.train, *split.val))
     minitrain = _minitrain(photos, train, (), seed)
-    return Split(tuple(train), (), split.test, tuple(minitrain), split.notes)
+    return replace(split, train=tuple(train), val=(), minitrain=tuple(minitrain))
 
 
 def _minitrain(photos: PhotoSet, train: Sequence[int], val: Sequence[int], seed: int) -> list[int]:
@@ -288,7 +305,7 @@ def _check_written(written: Mapping[str, Any], photos: PhotoSet) -> None:
             f"The classes of `{photos.root}` are not those the split was written for; missing: "
             f"{gone or 'none'}; extra: {new or 'none'}. Put the folders back, or make a new split."
         )
-    keys = [key for part in PARTS for key in written[part]]
+    keys = [key for part in (*PARTS, "unused") for key in written.get(part, ())]
     twice = [key for key, count in Counter(keys).items() if count > 1]
     twice += sorted(set(written["minitrain"]) - set(written["train"]))
     if twice:

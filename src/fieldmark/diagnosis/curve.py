@@ -77,6 +77,22 @@ class Curve:
         """Standard deviation around the trend, from the differences of neighbours."""
         return float(np.std(np.diff(self.values)) / sqrt(2)) if len(self) > 2 else 0.0
 
+    @property
+    def lowest(self) -> int:
+        """Where the smoothed curve is lowest."""
+        return int(self.smooth.values.argmin())
+
+    def has_risen(self, margin: float) -> bool:
+        """Whether it rose from its lowest by a margin for good.
+
+        Its last quarter does on average, which chance moves little, and to its end no three looks
+        come half of the way back. The lowest of many looks is low by chance too, the more they
+        scatter: what they scatter is added to the margin.
+        """
+        smooth, scatter = self.smooth.values, self[self.lowest :].jitter
+        stays = bool((smooth[-self.lasting :] > smooth.min() + margin / 2).all())
+        return stays and self.late_mean > smooth.min() + margin + scatter
+
     def at(self, step: float) -> float:
         """The value at a step, on a straight line between records."""
         return float(np.interp(step, self.steps, self.values))

@@ -44,7 +44,7 @@ class _Blowup:
         """It fires, with what may help."""
         rates, gradients = self.stage.curve("train/lr"), self.stage.curve("train/grad_norm")
         before = rates.values[rates.steps <= self.step]
-        usual = gradients.values[gradients.steps < self.step]
+        usual = gradients.values
         settings = self.stage.settings
         return fires(
             Place(self.stage.name, self.step, self.step, self.key),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,13 @@ class StageEvidence:
     def val(self, metric: str) -> Curve:
         """A metric of the photos it is judged by."""
         return self.curve(f"{self.split}/{metric}")
+
+    @property
+    def wrong(self) -> Curve:
+        """Share of those photos named wrongly, without the look before the first step."""
+        found = self.val("top1")
+        after = found[found.steps > self.first_step]
+        return replace(after, values=1 - after.values)
 
     def clean(self, metric: str) -> Curve:
         """A metric of the training photos seen as val is seen."""

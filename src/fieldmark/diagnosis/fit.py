@@ -1,7 +1,7 @@
-"""Checks of fit, on photos seen as val is seen: R9 to R14.
+"""Checks of fit, on photos seen as val is seen: R9 and R11 to R14.
 
 Overfitting is what costs val *accuracy*. A gap alone costs nothing, and a loss on val that rises
-beside a steady accuracy is over-confidence.
+beside a steady accuracy is over-confidence (`confidence`).
 """
 
 from fieldmark.diagnosis.curve import Curve, errors_together
@@ -12,35 +12,9 @@ FEWEST = 6  # looks, for a shape
 MEMORISED = 0.99  # of the training photos; ours
 GAP = 0.10  # AutoTrainer's
 FITTED = 0.90  # of the training photos at least, before a model can be said to fit; ours
-LOSS_RISE = 0.05  # of its lowest; ours
 ALL_RUN_LONG = 0.9  # of the looks
 SURE = 2.0  # standard errors
 THIRDS_SURE, LOOKS_SURE = 2.5, 3.5  # where three thirds, or all looks, are tried; ours
-
-
-def _lowest(curve: Curve) -> int:
-    """Where the smoothed curve is lowest."""
-    return int(curve.smooth.values.argmin())
-
-
-def _risen(curve: Curve, margin: float) -> bool:
-    """Whether a curve rose from its lowest by a margin for good.
-
-    Its last quarter does on average, which chance moves little, and to its end no three looks come
-    half of the way back. The lowest of many looks is low by chance too, the more they scatter: what
-    they scatter is added to the margin.
-    """
-    smooth = curve.smooth.values
-    stays = (smooth[-curve.lasting :] > smooth.min() + margin / 2).all()
-    scatter = curve[_lowest(curve) :].jitter
-    return bool(stays) and curve.late_mean > smooth.min() + margin + scatter
-
-
-def _error_curve(stage: StageEvidence) -> Curve:
-    """Share of val photos named wrongly, without the look before the first step."""
-    found = stage.val("top1")
-    after = found[found.steps > stage.first_step]
-    return Curve(after.key, after.stage, after.steps, 1 - after.values)
 
 
 @check(
@@ -65,11 +39,11 @@ def _error_curve(stage: StageEvidence) -> Curve:
 @last_stage
 def overfitting(stage: StageEvidence) -> Seen:
     """Val *error* rises from its lowest by over two standard errors, and stays (playbook)."""
-    wrong, train = _error_curve(stage), stage.clean("top1")
+    wrong, train = stage.wrong, stage.clean("top1")
     for curve in (wrong, train):
         if short := lacks(curve, FEWEST):
             return short
-    low = _lowest(wrong)
+    low = wrong.lowest
     best = 1 - float(wrong.smooth.values[low])
     chance = SURE * stage.error(stage.split, best)
     numbers: dict[str, Number] = {
@@ -82,48 +56,8 @@ def overfitting(stage: StageEvidence) -> Seen:
         "chance_points": 100 * chance,
     }
     learns_on = train.late_mean >= train.at(float(wrong.steps[low]))
-    if _risen(wrong, chance) and learns_on:
+    if wrong.has_risen(chance) and learns_on:
         return fires(wrong.place(low), **numbers)
-    return clear(**numbers)
-
-
-@check(
-    "overconfident",
-    "R10",
-    "note",
-    "calibration error",
-    "top-1",
-    label="Over-confidence without worse decisions",
-    title="The loss on `{split}` rises from {lowest:.2f} to {end:.2f} nats, but top-1 holds at "
-    "{top1:.1%} (best {best:.1%}): over-confidence, no worse decisions.",
-    cause="Probabilities go to 0 and 1 while the same photos are named rightly.",
-    advice="Do not call it overfitting and do not stop for it. If probabilities matter, use label "
-    "smoothing or mixup, and read the calibration error; choose the weights by what you need, "
-    "top-1 or loss.",
-    refuted_by="Top-1 on photos never used for a choice is better at step {step:,} than at the "
-    "end.",
-    otherwise="the loss on `{split}` ends at {end:.2f} nats, its lowest was {lowest:.2f}",
-)
-@last_stage
-def overconfident(stage: StageEvidence) -> Seen:
-    """Val loss rises, val accuracy does not fall; Guo et al., arXiv 1706.04599."""
-    loss, wrong = stage.val("loss"), _error_curve(stage)
-    for curve in (loss, wrong):
-        if short := lacks(curve, FEWEST):
-            return short
-    low, lowest = _lowest(loss), float(loss.smooth.values.min())
-    best = 1 - float(wrong.smooth.values.min())
-    numbers: dict[str, Number] = {
-        "split": stage.split,
-        "lowest": lowest,
-        "end": loss.late_mean,
-        "top1": 1 - wrong.late_mean,
-        "best": best,
-        "step": int(loss.steps[low]),
-    }
-    holds = not _risen(wrong, SURE * stage.error(stage.split, best))
-    if _risen(loss, max(LOSS_RISE * lowest, SURE * loss.late.jitter)) and holds:
-        return fires(loss.place(low), **numbers)
     return clear(**numbers)
 
 
@@ -145,7 +79,7 @@ def overconfident(stage: StageEvidence) -> Seen:
 @last_stage
 def memorised(stage: StageEvidence) -> Seen:
     """Clean train at 99 %, a gap over 10 points (AutoTrainer), val flat (cs231n)."""
-    wrong, train = _error_curve(stage), stage.clean("top1")
+    wrong, train = stage.wrong, stage.clean("top1")
     for curve in (wrong, train):
         if short := lacks(curve, FEWEST):
             return short
@@ -159,7 +93,7 @@ def memorised(stage: StageEvidence) -> Seen:
         "step": int(wrong.steps[reached.argmax()]),
     }
     known = train.late_mean >= MEMORISED and train.late_mean - val > GAP
-    if known and not _risen(wrong, SURE * error):
+    if known and not wrong.has_risen(SURE * error):
         return fires(train.place(int((train.values >= MEMORISED).argmax())), **numbers)
     return clear(**numbers)
 
@@ -309,7 +243,6 @@ CHECKS: tuple[Check[RunEvidence], ...] = (
     val_above_train,
     overfitting,
     underfitting,
-    overconfident,
     memorised,
     val_above_running_train,
 )

@@ -38,9 +38,10 @@ def gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -
 
 
 def groups(*maps: Tensor) -> Iterator[slice]:
-    """Cut a batch into groups of samples: at least one for each thread, few enough to cache."""
+    """Cut a batch into groups of samples: as many for each thread, few enough to cache."""
     sample_bytes = sum(m[0].numel() * m.element_size() for m in maps)
-    size = max(_GROUP_BYTES // sample_bytes, torch.get_num_threads(), 1)
+    threads = torch.get_num_threads()
+    size = max(_GROUP_BYTES // sample_bytes // threads, 1) * threads
     for start in range(0, len(maps[0]), size):
         yield slice(start, start + size)
 

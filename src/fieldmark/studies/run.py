@@ -11,8 +11,7 @@
     curves.png                     the training curves
 
 ``manifest.json`` is the last file that a new run gets, so a folder without it is no run.
-Metric keys are paths (``train/loss``, ``train/lr``, ``minitrain/top1``, ``val/top1``), fractions
-are stored as fractions. Nothing here loads torch.
+Metric keys are paths such as ``val/top1``, fractions are fractions. Nothing here loads torch.
 """
 
 import io
@@ -197,7 +196,11 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         durable.make_folder(folder)
         durable.replace(folder / RECIPE, recipe_text.encode())
         writer = cls(folder, started)
-        durable.replace(folder / MANIFEST, content)
+        try:
+            durable.replace(folder / MANIFEST, content)
+        except BaseException:
+            writer.close()
+            raise
         return writer
 
     @classmethod

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from fieldmark.checked_yaml import Section
-from fieldmark.recipe import Count, Name
+from fieldmark.network import Count
+from fieldmark.recipe import Name
 
 RESERVED = {"cell", "mean", "spread", "seeds", "failed", "status", "seconds", "reason"}
 """Names of the other columns in a study's table."""

@@ -55,10 +55,17 @@ class FeatureStore:
         if missing:
             yield from self._fill(key, ids, wanted, compute(missing))
 
-    def missing(self, key: str, ids: Sequence[str]) -> int:
-        """How many different photos of `ids` have no map under `key` yet."""
+    def missing(self, key: str, ids: Sequence[str]) -> Positions:
+        """Where in `ids` photos stand, each once, that have no map under `key` yet."""
         known = {name for path in shards_in(self.folder / key) for name in read_shard(path)[0]}
-        return len(set(ids) - known)
+        first = {name: position for position, name in reversed(list(enumerate(ids)))}
+        return sorted(position for name, position in first.items() if name not in known)
+
+    def add(self, key: str, ids: Sequence[str], positions: Positions, compute: Compute) -> None:
+        """Keep the maps of `positions` in `ids`, for whoever asks later."""
+        own = {ids[position]: [position] for position in positions}
+        for _ in self._fill(key, ids, own, compute(positions)):
+            pass
 
     def _fill(
         self,

@@ -51,6 +51,12 @@ class Passes:
             ) from error
         self.most = -(-largest // 2)
 
+    def join(self, most: int) -> None:
+        """Take no more at a time than another process of the training has room for."""
+        if most != self.most:
+            self.most = most
+            self._tell(f"  out of memory in one process: none takes more than {most} at a time now")
+
     def tell(self, batch: int, failed: int, *, norms: bool) -> None:
         """Say that batches of `batch` samples are cut now, since `failed` at once did not fit."""
         most = self.most or batch

@@ -21,8 +21,8 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     return all(map(_is_finite, found))
 
 
-def first_bad(model: nn.Module, take_again: Callable[[], float]) -> str:
-    """Name the first tensor that is not finite when a failed step is taken once more.
+def first_bad(model: nn.Module, take_again: Callable[[], float]) -> str | None:
+    """Name the first tensor that is not finite when a failed step is taken once more, if any is.
 
     Looked for in the order in which they come about: what each module gives, the loss, gradients.
 
@@ -35,8 +35,7 @@ def first_bad(model: nn.Module, take_again: Callable[[], float]) -> str:
     with _watched(model, outputs, gradients):
         loss = take_again()
     of_loss = [] if math.isfinite(loss) else ["the loss, of finite logits"]
-    none = "none when the step was taken once more; is the computer's memory sound?"
-    return (outputs + of_loss + gradients + [none])[0]
+    return next(iter(outputs + of_loss + gradients), None)
 
 
 @contextmanager

@@ -17,6 +17,9 @@ from fieldmark.training.loss import PLAIN, Loss
 from fieldmark.training.memory import Passes, is_out_of_memory, moving_statistics, undone_on_error
 from fieldmark.training.nonfinite import all_finite, first_bad
 from fieldmark.training.optim import ParameterPlan, shape_gradients, trained
+from fieldmark.training.world import ALONE, World
+
+_NOT_AGAIN = "but not when it was taken once more: the computer's memory may be unsound"
 
 
 class Batch(NamedTuple):
@@ -81,7 +84,8 @@ def train_steps(
     first: int = 0,
     name: Callable[[int], str] = str,
     passes: Passes | None = None,
-    look: Callable[[], bool] = lambda: True,
+    look: bool = True,
+    world: World = ALONE,
 ) -> Iterator[float]:
     """Take one optimiser step for each group of batches and yield its mean loss in nats.
 
@@ -90,7 +94,7 @@ def train_steps(
 
     Args:
         network: inputs to logits (B, K).
-        steps: the batches of each step; more than one where gradients accumulate.
+        steps: this process's part of each step's batches; several where gradients accumulate.
         optimizer: its groups carry `base_lr`.
         model: what `network` computes with, wholly or in part.
         factor: step, from 0, to the multiplier of every `base_lr`.
@@ -101,8 +105,8 @@ def train_steps(
         first: the number of the first step, where an interrupted stage goes on.
         name: what a sample is called in a message.
         passes: what to do where a batch does not fit into memory.
-        look: whether to look at a step's whole gradient; the loss, which is bad in the step after
-            a bad gradient, is looked at in each.
+        look: at each gradient, beside the loss; needless where `gradient_is_as_good_as_loss`.
+        world: the processes that share each step; all of them have its gradient and its loss.
 
     Raises:
         TrainingError: the loss or the gradient is no longer finite, says at which step, for which
@@ -113,13 +117,15 @@ def train_steps(
     for step, batches in enumerate(steps, start=first):
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor(step)
-        gradient = _Gradient(network, optimizer, loss, seed + step, statistics)
+        weight = _agree(world, sum(loss.weight(batch.labels) for batch in batches), passes)
+        drawn = seed + step + (world.rank << 40)  # no two processes may mask alike
+        gradient = _Gradient(network, optimizer, loss, weight, drawn, statistics)
         total, parts = gradient.fitting(batches, passes)
-        bad = _what_is_not_finite(total, optimizer, whole=look())
+        total = _add_up(world, total, optimizer)
+        bad = _what_is_not_finite(total, optimizer, whole=look)
         if bad:
-            rate = max(group["lr"] for group in optimizer.param_groups)
-            when = f"{bad} at step {step + 1} of the stage, at lr {rate:g}"
-            raise TrainingError(f"{when}, {_origin(model, gradient, parts, name)}.")
+            told = world.all_said(_origin(model, gradient, parts, name))
+            raise TrainingError(_telling(bad, step, optimizer, told))
         before_step()
         shape_gradients(optimizer, clip_norm)
         optimizer.step()
@@ -133,18 +139,18 @@ class _Gradient:
     network: Callable[[Tensor], Tensor]
     optimizer: Optimizer
     loss: Loss
+    weight: float
     seed: int
     statistics: Sequence[Tensor]
 
     def take(self, batches: Sequence[Batch]) -> float:
-        """Compute it anew and return the mean loss."""
+        """Compute it anew and return the loss, or this process's share of it."""
         self.optimizer.zero_grad(set_to_none=True)
-        weight = sum(self.loss.weight(batch.labels) for batch in batches)
         total = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed % 2**63)
             for batch in batches:
-                part = self.loss.total(self.network(batch.inputs), batch.labels) / weight
+                part = self.loss.total(self.network(batch.inputs), batch.labels) / self.weight
                 part.backward()  # type: ignore[no-untyped-call]
                 total += part.item()
         return total
@@ -170,7 +176,39 @@ class _Gradient:
             return total, parts
 
 
+def gradient_is_as_good_as_loss(network: object) -> bool:
+    """Whether a finite loss proves a finite gradient, if the inputs are finite.
+
+    So it is for a linear classifier, with or without dropout: its gradient is a sum of inputs times
+    differences of probabilities.
+    """
+    return isinstance(network, nn.Sequential) and all(
+        isinstance(layer, nn.Linear | nn.Dropout) for layer in network
+    )
+
+
+def _agree(world: World, weight: float, passes: Passes) -> float:
+    """What a step weighs in all processes, whose passes are from now on the shortest of any."""
+    if world.size == 1:
+        return weight
+    own = torch.tensor([weight, passes.most or math.inf], dtype=torch.float64)
+    weights, most = world.rows(own).T
+    if most.isfinite().any():
+        passes.join(int(most.min()))
+    return float(weights.sum())
+
+
+def _add_up(world: World, loss: float, optimizer: Optimizer) -> float:
+    """The whole loss, and in the parameters the whole gradient, of the shares of all processes."""
+    if world.size == 1:
+        return loss
+    world.add_gradients(trained(optimizer))
+    return float(world.sum(torch.tensor(loss, dtype=torch.float64)))
+
+
 def _cut(batch: Batch, most: int | None) -> list[Batch]:
+    if len(batch.indices) == 0:  # this process has no part of a small batch
+        return []
     if most is None:
         return [batch]
     return [
@@ -188,10 +226,17 @@ def _what_is_not_finite(loss: float, optimizer: Optimizer, *, whole: bool) -> st
     )
 
 
+def _telling(bad: str, step: int, optimizer: Optimizer, origins: Sequence[str | None]) -> str:
+    """The message of a failed step, with the first origin a process found."""
+    rate = max(group["lr"] for group in optimizer.param_groups)
+    origin = next(filter(None, origins), _NOT_AGAIN)
+    return f"{bad} at step {step + 1} of the stage, at lr {rate:g}, {origin}."
+
+
 def _origin(
     model: nn.Module, gradient: _Gradient, batches: Sequence[Batch], name: Callable[[int], str]
-) -> str:
-    """The samples of a failed step, the first bad tensor and what to do."""
+) -> str | None:
+    """The samples of a failed step, the first bad tensor and what to do; None if it is not here."""
     samples = {
         int(index): bool(inputs.isfinite().all())
         for batch in batches
@@ -203,4 +248,5 @@ def _origin(
     if bad:
         return f"on {shown}. First bad: the inputs. Look at these photos, or change `precision`"
     first = first_bad(model, lambda: gradient.take(batches))
-    return f"on {shown}. First bad: {first}. Lower the stage's lr tenfold, or give it a warmup"
+    advice = "Lower the stage's lr tenfold, or give it a warmup"
+    return first and f"on {shown}. First bad: {first}. {advice}"

@@ -1,0 +1,238 @@
+"""Rehearsing a recipe: small experiments on a throw-away model before the first real run.
+
+Whether it can learn twenty photos by heart, whether it looks at its photos at all (both after A.
+Karpathy, "A Recipe for Training Neural Networks", 2019), and which learning rates are worth trying.
+No run is touched, nothing is trained that is kept, and `test` stays shut.
+"""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from itertools import islice, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fieldmark import durable, machine
+from fieldmark.errors import RecipeError, SettingError, TrainingError
+from fieldmark.inputs import Progress
+from fieldmark.ledger import Reporter
+from fieldmark.metrics import cross_entropy, top1
+from fieldmark.predict import evaluating
+from fieldmark.recipe import Recipe
+from fieldmark.throwaway import SHORT, Throwaway
+from fieldmark.train import prepare
+from fieldmark.training.features import FeatureStore
+from fieldmark.training.lr_range import read_range, rising, smoothed
+from fieldmark.training.stage import Batch
+
+RECORD = "rehearsal.json"
+BY_HEART, BY_HEART_LOSS, BY_HEART_STEPS = 20, 0.05, 200
+LOOK_EVERY = 10  # steps, at the batch that is learned by heart
+BLANK_STEPS = 60
+# Steps of a range test, and how far it goes below and above the stage's own rate. A step on
+# features costs milliseconds, one through the backbone seconds.
+ON_FEATURES, ON_PHOTOS = (200, 1000.0), (80, 100.0)
+EXPLODED = 4.0  # times the loss at the start: nothing more is to be learned of a repeat
+
+Record = dict[str, Any]
+
+
+def rehearse(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    store: FeatureStore,
+    reporter: Reporter,
+    stage: str | None = None,
+    seeds: int = 3,
+) -> Record:
+    """Rehearse a recipe and return what was found, which is kept in `folder` too.
+
+    Args:
+        recipe: What is to be trained.
+        folder: New or empty; gets `rehearsal.json` and the recipe.
+        store: Of frozen feature maps.
+        reporter: Is told how far it is.
+        stage: Name of the only one to rehearse. Otherwise the first one's batch and blank photos
+            are tried, and the rates of all of them.
+        seeds: Repeats of a range test, from the recipe's own seed on.
+
+    Raises:
+        FieldmarkError: something the user can mend.
+    """
+    numbers = _numbers(recipe, stage)
+    if seeds < 2:
+        raise SettingError(f"`seeds` must be 2 or more, for one can't disagree, got {seeds}.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise SettingError(f"`{folder}` is not empty. Name another folder.")
+    began, started = durable.now(), time.perf_counter()
+    task = prepare(recipe, store, reporter)
+    found: Record = {}
+    tests: dict[int, list[list[float]]] = {number: [] for number in numbers}
+    each = [recipe.seed + n for n in range(seeds)]
+    for seed in each:
+        copy = Throwaway(task, store, seed, _photos_told(reporter))
+        if seed == recipe.seed:
+            found["overfit"] = learn_by_heart(copy, numbers[0])
+            found["blank"] = compare_with_blank(copy, numbers[0])
+        for number in numbers:
+            name = recipe.stages[number].name
+            reporter.say(f"{name}: losses under a rising rate, seed {seed}")
+            tests[number].append(losses_under_rising_rate(copy, number, reporter))
+    found["range"] = {
+        recipe.stages[number].name: read_stage(recipe, number, each, repeats)
+        for number, repeats in tests.items()
+    }
+    record = {
+        "recipe": recipe.name,
+        "recipe_hash": recipe.hash(),
+        "stage": recipe.stages[numbers[0]].name,
+        "classes": len(task.photos.class_names),
+        **found,
+        "machine": machine.describe(),
+        "threads": torch.get_num_threads(),
+        "time": began,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    _keep(folder, recipe, record)
+    return record
+
+
+def learn_by_heart(copy: Throwaway, number: int) -> Record:
+    """Whether a stage learns one fixed batch by heart, at its own rate without regularisation."""
+    batch = copy.fixed_batch(number, BY_HEART)
+    steps = copy.steps(number, repeat([batch]), factor=lambda _: 1.0, regularised=False)
+    taken, right, loss, reason = 0, 0.0, math.nan, None
+    try:
+        for taken, _ in enumerate(islice(steps, BY_HEART_STEPS), start=1):
+            if taken % LOOK_EVERY == 0:
+                logits, labels = _logits(copy, number, batch.inputs), batch.labels.numpy()
+                right, loss = top1(logits, labels), cross_entropy(logits, labels)
+                if right == 1 and loss < BY_HEART_LOSS:
+                    break
+    except TrainingError as error:
+        right, reason = 0.0, str(error)
+    return {
+        "images": len(batch.indices),
+        "steps": taken,
+        "top1": right,
+        "loss": loss if math.isfinite(loss) else None,
+        "learned": right == 1 and loss < BY_HEART_LOSS,
+        "trainable": copy.trainable(number),
+        "reason": reason,
+    }
+
+
+def compare_with_blank(copy: Throwaway, number: int) -> Record | None:
+    """Top-1 on `val` after one short training on photos, and the same on zeros in their place.
+
+    None where there are no `val` photos.
+    """
+    labels = np.array([photo.label for photo in copy.task.part("val")])
+    if not len(labels):
+        return None
+    found: Record = {"images": len(labels), "steps": BLANK_STEPS, "reason": None}
+    blank = copy.blank(number)
+    for name, shown in (("real", None), ("blank", blank)):
+        try:
+            found[f"{name}_top1"] = _after_short_training(copy, number, shown, labels)
+        except TrainingError as error:
+            found |= {f"{name}_top1": 0.0, "reason": str(error)}
+    return found
+
+
+def _after_short_training(
+    copy: Throwaway, number: int, blank: Tensor | None, labels: NDArray[np.int64]
+) -> float:
+    """Top-1 after the stage's first steps, `blank` in place of every photo where it is given."""
+
+    def see(batch: Batch) -> Batch:
+        return batch if blank is None else batch._replace(inputs=blank.expand_as(batch.inputs))
+
+    inputs = copy.enter(number)
+    batches = ([see(batch) for batch in step] for step in copy.batches(number))
+    for _ in copy.steps(number, islice(batches, BLANK_STEPS), count=BLANK_STEPS):
+        pass
+    if blank is None:
+        return top1(inputs.logits("val"), labels)
+    return top1(_logits(copy, number, blank).repeat(len(labels), axis=0), labels)
+
+
+def losses_under_rising_rate(copy: Throwaway, number: int, reporter: Reporter) -> list[float]:
+    """The loss of each step of a range test; fewer than its steps where it explodes."""
+    stage = copy.task.recipe.stages[number]
+    rates = rates_to_try(copy.task.recipe, number)
+    batches = islice(copy.batches(number), len(rates))
+    losses: list[float] = []
+    try:
+        for loss in copy.steps(number, batches, factor=lambda step: float(rates[step] / stage.lr)):
+            losses.append(loss)
+            reporter.progress(stage.name, len(losses), len(rates), {"train/loss": loss})
+            if loss > EXPLODED * max(losses[0], 1.0):
+                break
+    except TrainingError:
+        pass  # a test goes on until it explodes
+    return losses
+
+
+def rates_to_try(recipe: Recipe, number: int) -> NDArray[np.float64]:
+    """Of a range test of a stage, (S,)."""
+    stage = recipe.stages[number]
+    alone = recipe.model_copy(update={"stages": (stage,)})
+    steps, reach = ON_PHOTOS if alone.trains_backbone else ON_FEATURES
+    return rising(stage.lr / reach, stage.lr * reach, steps)
+
+
+def read_stage(
+    recipe: Recipe, number: int, seeds: Sequence[int], repeats: Sequence[Sequence[float]]
+) -> Record:
+    """What the range test of a stage found, as far as all repeats went."""
+    stage, rates = recipe.stages[number], rates_to_try(recipe, number)
+    found = read_range(rates, repeats)
+    length = min(map(len, repeats))
+    return {
+        "seeds": list(seeds),
+        "lr": rates[:length].tolist(),
+        "loss": [smoothed(losses, len(rates))[:length].tolist() for losses in repeats],
+        "raw": [list(losses) for losses in repeats],
+        "band": list(found.band) if found.band else None,
+        "reason": found.reason,
+        "stage_lr": stage.lr,
+        "batch_size": stage.samples_per_step,
+        "weight_decay": stage.weight_decay,
+        "steps": len(rates),
+        "after": {before.name: SHORT for before in recipe.stages[:number]},
+    }
+
+
+def _numbers(recipe: Recipe, name: str | None) -> list[int]:
+    """The stages to rehearse, counted from 0."""
+    names = [stage.name for stage in recipe.stages]
+    if name is None:
+        return list(range(len(names)))
+    if name not in names:
+        raise RecipeError(f"There is no stage {name!r} here; stages: {', '.join(names)}.")
+    return [names.index(name)]
+
+
+def _keep(folder: Path, recipe: Recipe, record: Record) -> None:
+    durable.make_folder(folder)
+    durable.replace(folder / "recipe.yaml", recipe.to_yaml().encode())
+    durable.replace(folder / RECORD, json.dumps(record, ensure_ascii=False, indent=1).encode())
+
+
+def _logits(copy: Throwaway, number: int, inputs: Tensor) -> NDArray[np.float32]:
+    """Logits (B, K) in eval mode of the model as it is now."""
+    with evaluating(copy.model), torch.inference_mode():
+        found: NDArray[np.float32] = copy.network(number)(inputs).float().numpy()
+    return found
+
+
+def _photos_told(reporter: Reporter) -> Progress:
+    return lambda done, total: reporter.progress("features", done, total, {})
