@@ -15,6 +15,7 @@ from fieldmark.errors import RecipeError, SettingError, TrainingError
 from fieldmark.evaluate import evaluate_run, refit_recipe
 from fieldmark.predict import Predictor, find_photos
 from fieldmark.recipe import Recipe
+from fieldmark.studies.compare import compare_stages
 from fieldmark.studies.run import Run
 from fieldmark.train import settled, train
 from fieldmark.training.features import FeatureStore
@@ -121,6 +122,19 @@ def test_the_second_stage_starts_where_the_first_ended(finished: Run):
     steps, values = finished.series("val/loss")
     ended, begun = (value for step, value in zip(steps, values, strict=True) if step == 30)
     assert begun == pytest.approx(ended, rel=0.01)
+
+
+def test_what_val_got_is_kept_between_stages(finished: Run):
+    ended = dict(zip(*finished.series("val/top1"), strict=True))
+    between, end = finished.predictions("val_after_head"), finished.predictions("val")
+    assert between["path"].equals(end["path"])
+    steps, values = finished.series("val/top1")
+    at_end_of_head = next(v for s, v in zip(steps, values, strict=True) if s == 30)
+    assert (between["label"] == between["predicted"]).mean() == pytest.approx(at_end_of_head)
+    assert (end["label"] == end["predicted"]).mean() == pytest.approx(ended[40])
+    ((before, after, verdict),) = compare_stages(finished)
+    assert (before, after, verdict.about, verdict.photos) == ("head", "all", "models", 10)
+    assert verdict.difference == pytest.approx(ended[40] - at_end_of_head)
 
 
 def test_the_test_split_was_opened_once_and_said_so(finished: Run):

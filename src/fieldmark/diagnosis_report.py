@@ -11,6 +11,7 @@ from rich.text import Text
 from fieldmark.diagnosis.advice import Experiment, next_experiments, next_experiments_of_study
 from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study, firing
 from fieldmark.diagnosis.finding import Finding, Severity
+from fieldmark.studies.compare import compare_stages
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import Study
 from fieldmark.terminal import Format, listing
@@ -107,8 +108,12 @@ def most_worth(findings: Sequence[Finding], folder: Path) -> str:
 
 
 def run_diagnosis(run: Run) -> str:
-    """The finding most worth knowing about a run."""
-    return most_worth(diagnose_run(run), run.folder)
+    """What each stage did beyond chance, and the finding most worth knowing about a run."""
+    verdicts = [
+        verdict.describe(f"stage {before}", f"stage {after}")
+        for before, after, verdict in compare_stages(run)
+    ]
+    return "\n".join([*verdicts, most_worth(diagnose_run(run), run.folder)])
 
 
 def study_diagnosis(study: Study) -> str:

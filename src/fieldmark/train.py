@@ -23,6 +23,7 @@ from fieldmark.recipe import Recipe, Stage
 from fieldmark.steps import StageSteps
 from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import WEIGHTS, Run, RunWriter
+from fieldmark.studies.trial import after_stage
 from fieldmark.training.checkpoint import Checkpoint
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import ParameterPlan, parameter_plan
@@ -173,6 +174,8 @@ class Training:
                 f"{after[:12]}). This is a defect of Fieldmark or of the backbone; report it."
             )
         self.check_agreement()
+        if stage is not self.task.recipe.stages[-1]:  # to be compared with the next, by photo
+            self.keep_predictions(inputs, "val", after_stage(stage.name))
         self.ledger.note_stage(
             stage, plan, (before, after), prepared - started, time.perf_counter() - prepared
         )
@@ -235,12 +238,14 @@ class Training:
         for split in splits:
             self.keep_predictions(inputs, split)
 
-    def keep_predictions(self, inputs: StageInputs, split: SplitName) -> None:
-        """Write down the probabilities of each photo of a split."""
+    def keep_predictions(
+        self, inputs: StageInputs, split: SplitName, name: str | None = None
+    ) -> None:
+        """Write down the probabilities of each photo of a split, under its name or another."""
         photos = self.task.part(split)
         if not photos:
             return
-        found = keep_predictions(self.ledger.writer, split, photos, inputs.logits(split))
+        found = keep_predictions(self.ledger.writer, name or split, photos, inputs.logits(split))
         if split == "test":
             last = self.task.recipe.stages[-1]
             self.ledger.record({f"test/{name}": value for name, value in found.items()}, last)

@@ -36,10 +36,19 @@ def test_copies_are_counted_from_what_the_audit_says(look, name, outcome, count)
     assert (found.outcome, found.numbers["exact"]) == (outcome, count)
 
 
-def test_near_copies_count_too(look):
-    notes = ["5 photo(s) look nearly like one of an earlier part (differing bits of 256): a ~ b"]
-    found = look("copies_across_splits", manifest={"notes": notes})
-    assert (found.outcome, found.numbers["near"]) == ("fires", 5)
+@pytest.mark.parametrize(
+    ("name", "outcome", "count"),
+    [  # of 200: five per cent
+        ("copies_across_splits", "does not", 10),
+        ("copies_across_splits", "fires", 11),
+    ],
+)
+def test_near_copies_count_too(look, name, outcome, count):
+    notes = [
+        f"{count} photo(s) look nearly like one of an earlier part (differing bits of 256): a ~ b"
+    ]
+    found = look(name, manifest={"notes": notes})
+    assert (found.outcome, found.numbers["near"]) == (outcome, count)
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,24 @@ def test_too_short(look, well, name, outcome, loss):
         assert found.numbers["longer"] == "60 epochs"
 
 
+@pytest.mark.parametrize(
+    ("name", "outcome", "end", "epochs"),
+    [
+        ("too_short", "fires", 0.51 * LN10, 7),
+        ("too_short", "does not", 0.49 * LN10, 7),
+        ("too_short", "does not", 0.51 * LN10, 8),  # that is a rate too low
+    ],
+)
+def test_a_few_epochs_that_val_tells_nothing_of(look, well, name, outcome, end, epochs):
+    curves = {
+        "val/loss": np.full(epochs + 1, LN10),
+        "minitrain/loss": np.linspace(LN10, end, epochs + 1),
+        "train/lr": np.ones(epochs),
+    }
+    settings = CONSTANT | {"length": f"{epochs} epochs"}
+    assert look(name, (settings, well(epochs + 1, **curves))).outcome == outcome
+
+
 def settled(after: int) -> np.ndarray:
     """80 % on val, reached in one go after so many epochs."""
     return np.r_[np.full(after, 0.1), np.full(31 - after, 0.8)]

@@ -171,7 +171,7 @@ def steps_down(*epochs: int) -> np.ndarray:
 
 
 FALLING = np.r_[np.linspace(LN10, 1.6, 6), np.linspace(1.58, 1.5, 25)]
-DONE = np.r_[np.linspace(LN10, 0.3, 6), np.linspace(0.299, 0.29, 25)]
+TOPS = np.full(31, 0.7)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,26 @@ DONE = np.r_[np.linspace(LN10, 0.3, 6), np.linspace(0.299, 0.29, 25)]
 def test_rates_lowered_too_early(look, well, name, outcome, rates, loss, top1):
     curves = {"train/lr": rates, "minitrain/loss": loss, "minitrain/top1": np.full(31, top1)}
     assert look(name, ({}, well(**curves))).outcome == outcome
+
+
+def test_without_recorded_rates_the_recipe_tells_them(look, well):
+    early = {"schedule": {"name": "multistep", "milestones": ["5 epochs", "6 epochs"]}}
+    curves = well(**{"train/lr": None, "minitrain/loss": FALLING, "minitrain/top1": TOPS})
+    assert look("decayed_too_early", (early, curves)).outcome == "fires"
+    assert look("decayed_too_early", ({}, curves)).outcome == "does not"
+
+
+def test_a_loss_that_falls_only_after_is_still_falling(look, well):
+    """What the first steps threw up comes down at a rate too low to get anywhere."""
+    loss = np.r_[LN10, np.full(5, 3.5), np.linspace(3.4, 1.7, 25)]
+    curves = {"train/lr": steps_down(5, 6), "minitrain/loss": loss, "minitrain/top1": TOPS}
+    assert look("decayed_too_early", ({}, well(**curves))).outcome == "fires"
+
+
+def test_nothing_was_learned_before_the_rate_was_gone(look, well):
+    stuck = np.full(31, 0.99 * LN10)
+    curves = {"train/lr": steps_down(1, 2, 3), "minitrain/loss": stuck, "minitrain/top1": TOPS}
+    assert look("decayed_too_early", ({}, well(**curves))).outcome == "fires"
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from fieldmark.diagnosis.curve import fall_left, middle
+from fieldmark.diagnosis.curve import Curve, fall_left, middle
 from fieldmark.diagnosis.evidence import RunEvidence, StageEvidence, any_stage, lacks, last_stage
 from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
 
 STILL_GAINING = 0.15  # of val loss's fall in the second half of progress; ours
 WORTH_IT = 0.02  # of the val loss it began with; ours
+FEW_EPOCHS, STRAIGHT, UNMOVED = 8, 0.3, 0.5  # as `lr_too_low` has them: short before slow
 LAST_QUARTER, FIRST_TENTH, FLAT = 0.75, 0.10, 0.5  # the playbook's 25 and 10 %; 50 % ours
 WAITING = 0.3  # of the time; ours
 FEWEST_SECONDS = 5.0
@@ -21,40 +22,53 @@ FEWEST_SECONDS = 5.0
     "split",
     "schedule",
     label="Stopped too early",
-    title="In stage {stage} val was still getting better when it ended: {share:.0%} of what the "
-    "loss on `{split}` fell came in the second half ({middle:.2f} to {end:.2f} nats), and its "
-    "best is at step {best_step:,} of {last_step:,}.",
+    title="Stage {stage} ended while `{key}` was still falling: {share:.0%} of its fall came in "
+    "the second half ({middle:.2f} to {end:.2f} nats), its lowest is at step {best_step:,} of "
+    "{last_step:,}.",
     cause="The stage is too short for its learning rate.",
     advice="Double the length to {longer} and let the schedule stretch with it; do not just go on "
     "at a tiny lr.",
     refuted_by="With twice the length val is better by less than chance.",
-    otherwise="{share:.0%} of what the loss on `{split}` fell came in the second half of the stage",
+    otherwise="{share:.0%} of what `{key}` fell came in the second half of the stage",
 )
 @last_stage
 def too_short(stage: StageEvidence) -> Seen:
-    """Best in the last quarter and still gaining, in progress by lr: no schedule hides it."""
-    loss = stage.val("loss")
-    if short := lacks(loss, 3):
+    """Val best in the last quarter and still gaining, in progress by lr: no schedule hides it.
+
+    In a stage of few epochs val may not have begun to gain: then a loss on minitrain that has
+    hardly moved from a straight line tells it.
+    """
+    val, clean = stage.val("loss"), stage.clean("loss")
+    if short := lacks(val, 3):
         return short
-    progress = stage.progress(loss.steps)
-    share, best = fall_left(loss, progress), int(loss.values.argmin())
-    halfway = middle(loss, progress)
-    length = stage.settings.length if stage.settings else None
+    numbers, left = _gains(stage, val)
+    late = int(numbers["best_step"]) >= val.steps[0] + LAST_QUARTER * (val.steps[-1] - val.steps[0])
+    gained = float(numbers["middle"]) - val.last
+    if late and left > STILL_GAINING and gained > WORTH_IT * val.first:
+        return fires(val.place(), **numbers)
+    few = stage.number == 0 and stage.epochs is not None and stage.epochs < FEW_EPOCHS
+    if few and len(clean) >= 3:
+        of_clean, left = _gains(stage, clean)
+        if left > STRAIGHT and clean.last > UNMOVED * clean.first:
+            return fires(clean.place(), **of_clean)
+    return clear(**numbers)
+
+
+def _gains(stage: StageEvidence, loss: Curve) -> tuple[dict[str, Number], float]:
+    """A loss in numbers, and what share of its fall came in the second half of progress."""
+    progress, length = stage.progress(loss.steps), stage.settings and stage.settings.length
+    left = fall_left(loss, progress) or 0.0
     numbers: dict[str, Number] = {
         "stage": stage.name,
-        "split": stage.split,
-        "share": max(0.0, share or 0.0),
-        "middle": halfway,
+        "key": loss.key,
+        "share": left,
+        "middle": middle(loss, progress),
         "end": loss.last,
-        "best_step": int(loss.steps[best]),
+        "best_step": int(loss.steps[int(loss.values.argmin())]),
         "last_step": int(loss.steps[-1]),
         "longer": f"{2 * length.amount:g} {length.unit}" if length else f"{2 * stage.steps} steps",
     }
-    late = loss.steps[best] >= loss.steps[0] + LAST_QUARTER * (loss.steps[-1] - loss.steps[0])
-    gains = share is not None and share > STILL_GAINING
-    if late and gains and halfway - loss.last > WORTH_IT * loss.first:
-        return fires(loss.place(int((progress < 0.5).sum()) - 1), **numbers)
-    return clear(**numbers)
+    return numbers, left
 
 
 @check(

@@ -12,7 +12,7 @@ COPIES = {
     "exact": r"(\d+) photo\(s\) are byte for byte in more than one part",
     "near": r"(\d+) photo\(s\) look nearly like one of an earlier part",
 }
-MANY_COPIES = 0.01  # of val: fewer move it by less than one point; ours
+MANY_EXACT, MANY_NEAR = 0.01, 0.05  # of val; near ones may be two photos alike; ours
 SAME = 0.02  # of top-1: two ways to the same numbers differ by rounding alone
 APART = 0.05  # of top-1; the page's 5 points
 FEW_PHOTOS = 10  # of a class
@@ -48,7 +48,8 @@ def copies_across_splits(run: RunEvidence) -> Seen:
     }
     share = (counts["exact"] + counts["near"]) / val
     numbers: dict[str, Number] = {**counts, "share": share, "val": val}
-    return fires(**numbers) if share > MANY_COPIES else clear(**numbers)
+    many = counts["exact"] > MANY_EXACT * val or share > MANY_NEAR
+    return fires(**numbers) if many else clear(**numbers)
 
 
 @check(

@@ -120,6 +120,15 @@ class StageEvidence:
         share = np.interp(steps, every, reached / max(reached[-1], 1e-300))
         return np.asarray(share, dtype=np.float64)
 
+    @property
+    def lr(self) -> Curve:
+        """The learning rate, as recorded, else by the recipe; empty where neither is known."""
+        recorded = self.curve("train/lr")
+        if len(recorded) or self.settings is None or self.steps_per_epoch is None:
+            return recorded
+        steps = np.arange(self.first_step + 1, self.first_step + self.steps + 1)
+        return replace(recorded, steps=steps, values=self.settings.lr * self._rates(steps))
+
     def _rates(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
         """Lr at each of some steps: as recorded, else by the recipe, else always the same."""
         recorded = self.curve("train/lr")

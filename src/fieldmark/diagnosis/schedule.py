@@ -19,7 +19,8 @@ JITTER = 0.02  # of the level it moves around; ours
 TINY, LOW = 0.01, 0.1  # of the peak rate
 TINY_LASTS, LOW_LASTS = 0.2, 0.6  # of the stage's steps; a cosine is below 1 % for 6 % of them
 FITTED = 0.98  # of the training photos: nothing is left to learn by lr
-WAS_FALLING = 0.1  # of its fall in the second half of the way to where lr was lowered; ours
+WAS_FALLING = 0.1  # of a fall in the second half of its way; ours
+WORTH_IT = 0.02  # of the loss it began with; ours
 HELD = 0.4  # of the loss it began with; ours
 SHORT_MEMORY = 0.25  # of the stage's steps; ours
 NOISY = 3.0  # times apart; ours
@@ -27,7 +28,7 @@ NOISY = 3.0  # times apart; ours
 
 def _at_full_rate(stage: StageEvidence, curve: Curve) -> Curve:
     """The records made while lr was at half of its peak or more, the first tenth left out."""
-    rates = stage.curve("train/lr")
+    rates = stage.lr
     if len(rates) < 2:
         return curve
     beside = np.interp(curve.steps, rates.steps, rates.values)
@@ -138,7 +139,7 @@ def lr_too_high(stage: StageEvidence) -> Seen:
     "lr",
     label="Learning rate lowered too early",
     title="In stage {stage} lr is at {level:.0%} of its peak or less for the last {share:.0%} of "
-    "the steps, and the loss on minitrain, {loss:.2f} nats, was still falling when it was lowered.",
+    "the steps, and the loss on minitrain, {loss:.2f} nats, was far from done when it was lowered.",
     cause="The schedule's numbers were made for another length.",
     advice="Stretch the schedule to the stage: milestones in per cent, or `schedule: cosine`. Or "
     "try a constant lr first.",
@@ -148,7 +149,7 @@ def lr_too_high(stage: StageEvidence) -> Seen:
 @any_stage
 def decayed_too_early(stage: StageEvidence) -> Seen:
     """Karpathy, "do not trust learning rate decay defaults"."""
-    rates, loss, train = stage.curve("train/lr"), stage.clean("loss"), stage.clean("top1")
+    rates, loss, train = stage.lr, stage.clean("loss"), stage.clean("top1")
     for curve, needed in ((rates, 8), (loss, 4)):
         if short := lacks(curve, needed):
             return short
@@ -161,14 +162,15 @@ def decayed_too_early(stage: StageEvidence) -> Seen:
         "loss": loss.last,
     }
     lowered = rates.steps[-1] - share * stage.steps
-    if _lowered(stage) and _was_falling(loss, lowered) and (not len(train) or train.last < FITTED):
+    far_from_done = _was_falling(loss, lowered) or loss.last > UNMOVED * loss.first
+    if _lowered(stage) and far_from_done and (not len(train) or train.last < FITTED):
         return fires(rates.place(int((rates.steps <= lowered).sum()) - 1), **numbers)
     return clear(**numbers)
 
 
 def _low_for(stage: StageEvidence, level: float) -> float:
     """For what last share of a stage lr is at a share of its peak or less."""
-    rates = stage.curve("train/lr")
+    rates = stage.lr
     if not len(rates):
         return 0.0
     above = rates.steps[rates.values > 1.001 * level * rates.values.max()]
@@ -182,10 +184,14 @@ def _lowered(stage: StageEvidence) -> bool:
 
 
 def _was_falling(loss: Curve, step: float) -> bool:
-    """Whether a good part of the fall until a step came in the second half of the way there."""
-    there, start = loss.at(step), loss.first
-    middle = loss.at((loss.steps[0] + step) / 2)
-    return start - there > 0 and (middle - there) / (start - there) > WAS_FALLING
+    """Whether a good part of a fall came late, before a step or from there to the end."""
+    first, last = float(loss.steps[0]), float(loss.steps[-1])
+    for begin, end in ((first, step), (step, last)):
+        whole = loss.at(begin) - loss.at(end)
+        late = loss.at((begin + end) / 2) - loss.at(end)
+        if whole > WORTH_IT * loss.first and late > WAS_FALLING * whole:
+            return True
+    return False
 
 
 @check(

@@ -7,14 +7,16 @@ photos and seeds are both sources of chance; `spread` states the method and its 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from fieldmark.errors import SettingError
+from fieldmark.errors import RecordError, SettingError
 from fieldmark.studies.answers import Answers, check_same_photos, read_answers
 from fieldmark.studies.run import Run
 from fieldmark.studies.spread import SeedSpread, estimate
+from fieldmark.studies.trial import after_stage
 from fieldmark.studies.verdict import CARE, Verdict, exact_p, judge, score_interval
 
 
@@ -60,6 +62,24 @@ def compare_runs(
         RecordError: a run is unfinished or holds no predictions of `split`.
     """
     return compare(read_answers(a, split), read_answers(b, split), care=care, spread=spread)
+
+
+def compare_stages(run: Run) -> list[tuple[str, str, Verdict]]:
+    """For each two stages of a run that follow each other: their names, and what the later did.
+
+    The claim is about this run's models. Runs of older versions kept no predictions between stages,
+    and have none.
+    """
+    names = [stage.name for stage in run.stages]
+    found = []
+    for before, after in pairwise(names):
+        at_end = "val" if after == names[-1] else after_stage(after)
+        try:
+            answers = [read_answers([run], split) for split in (after_stage(before), at_end)]
+        except RecordError:
+            continue
+        found.append((before, after, compare(*answers)))
+    return found
 
 
 @dataclass(frozen=True)

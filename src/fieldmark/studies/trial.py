@@ -17,6 +17,11 @@ OUT_OF_FOLD = (
 )
 
 
+def after_stage(name: str) -> str:
+    """What the predictions of `val` at the end of a stage but the last are called."""
+    return f"val_after_{name}"
+
+
 @dataclass(frozen=True)
 class Trial:
     """One recipe to train into one folder.
