@@ -239,9 +239,10 @@ def test_a_fault_is_named_by_a_warning_of_the_right_check() -> None:
     )
     assert (score.named, score.false) == (Rate(1, 3), Rate(1, 2))
     assert [one.is_named_by("UMLAUT") for one in score.faulty()] == [False, True, False]
+    (check,) = (check for check in RUN_CHECKS if check.name == "lr_too_low")
     assert score.by_check()["lr_too_low"] == {
         "rule": "R7",
-        "severity": "problem",
+        "severity": check.severity,
         "faults": 3,
         "named": 2,
         "healthy": 2,

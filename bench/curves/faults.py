@@ -199,7 +199,14 @@ def val_through_chance() -> Iterator[None]:
 
 
 DIVERGED = ("diverged_early", "diverged_midway", "loss_spikes", "lr_too_high")
-TOO_HIGH = (*DIVERGED, "train_loss_rises", "restless_val", "stage_collapses")
+TOO_HIGH = (
+    *DIVERGED,
+    *("train_loss_rises", "restless_val", "stage_collapses", "worse_than_guessing"),
+)
+TOO_LONG = (
+    *("too_long", "overfitting", "overconfident", "memorised"),
+    *("worse_than_guessing", "second_half_idle"),
+)
 
 FAULTS: tuple[Fault, ...] = (
     Fault("lr x 100", TOO_HIGH, _changed("x", lambda _, best: {"lr": 100 * best.lr})),
@@ -210,7 +217,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "far too long",
-        ("too_long", "overfitting", "overconfident", "memorised"),
+        TOO_LONG,
         _changed("long", _too_long),
     ),
     Fault("decay too large", ("decay_too_strong", "underfitting"), _changed("decay", _decay)),
