@@ -45,7 +45,7 @@ def range_test(recipe, store):
     task = prepare(recipe, store, Silent())
     rates = rates_to_try(recipe, 0)
     repeats = [
-        losses_under_rising_rate(Throwaway(task, store, seed, lambda *_: None), 0, Silent())
+        losses_under_rising_rate(Throwaway(task, store, seed, Silent()), 0, Silent())
         for seed in range(SEEDS)
     ]
     return read_range(rates, repeats), len(task.part("train")) + len(task.part("val"))
@@ -96,7 +96,7 @@ def one_setting(recipe, store, folder):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cub", type=Path, default=os.environ.get("FIELDMARK_CUB"))
+    parser.add_argument("--cub", type=Path, default=os.environ.get("FIELDMARK_CUB") or None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

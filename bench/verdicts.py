@@ -25,7 +25,7 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.recipe import load_recipe
 from fieldmark.studies.answers import Answers, read_answers
 from fieldmark.studies.compare import compare
-from fieldmark.studies.effects import Cell, interactions, main_effects
+from fieldmark.studies.effects import AnsweredCell, interactions, main_effects
 from fieldmark.studies.run import RECIPE, Run
 from fieldmark.studies.selection import best_cell, cheapest_cell
 from fieldmark.studies.spread import SeedSpread, pooled_spread
@@ -181,7 +181,10 @@ def grids(repeats: int, photos: int, seeds: int, *, flat: bool) -> dict[str, flo
     main, crossed, worse, gaps, optimism = [], [], [], [], []
     for _ in range(repeats):
         answers, truths = laboratory.draw(seeds)
-        cells = [Cell(s, a, cost=i) for i, (s, a) in enumerate(zip(settings, answers, strict=True))]
+        cells = [
+            AnsweredCell(s, a, cost=i)
+            for i, (s, a) in enumerate(zip(settings, answers, strict=True))
+        ]
         best = best_cell(cells)
         gaps.append(best.measured - truths[best.cell])
         optimism.append(best.optimism)

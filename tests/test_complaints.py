@@ -63,7 +63,7 @@ HELD: dict[str, tuple[str, ...]] = {
     "B8": (
         f"{DATA}::test_prediction_sees_the_pixels_that_evaluation_saw",
         "test_train.py::test_predict_says_what_training_said",
-        "test_train.py::test_evaluating_again_gives_what_training_gave",
+        "test_evaluate.py::test_evaluating_again_gives_what_training_gave",
     ),
     # Test photos are in the training set, or under two labels.
     "B9": (
@@ -74,7 +74,7 @@ HELD: dict[str, tuple[str, ...]] = {
     "B10": (
         f"{DATA}::test_closed_test_photos_are_not_opened",
         "test_train.py::test_without_the_flag_no_test_photo_is_read",
-        "test_train.py::test_the_test_split_is_opened_only_when_told_and_each_time_counted",
+        "test_evaluate.py::test_the_test_split_is_opened_only_when_told_and_each_time_counted",
     ),
     # A resumed run gives other results.
     "B18": (

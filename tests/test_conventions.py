@@ -12,7 +12,7 @@ import fieldmark
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     *("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy"),
-    *("diagnose", "rehearse"),
+    *("diagnose", "rehearse", "report", "serve", "watch"),
 )
 
 
@@ -75,6 +75,11 @@ def test_help_lists_every_command():
         (("train",), "Give a recipe to train, or --resume RUN"),
         (("train", "--resume", "/nowhere"), "is no run"),
         (("train", "--resume", "x", "--out", "y"), "give --resume alone"),
+        (("eval", "x", "--split", "all"), "--split must be val, minitrain, train or test, got all"),
+        (
+            ("recipes", "toy", "--copy", __file__),
+            "exists and is not overwritten. Give another name",
+        ),
     ],
 )
 def test_a_mistake_is_one_message_and_no_traceback(arguments: tuple[str, ...], message: str):

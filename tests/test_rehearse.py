@@ -121,7 +121,7 @@ def test_what_is_tried_is_undone(photos, store):
     recipe = check_text(RECIPE % photos, Recipe, ["seed=5"])
     task = prepare(recipe, store, Silent())
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
-    copy = Throwaway(task, store, 5, lambda done, total: None)
+    copy = Throwaway(task, store, 5, Silent())
     batch = copy.fixed_batch(1, 8)
     assert len(list(zip(range(3), copy.steps(1, [[batch]] * 3), strict=True))) == 3
     copy.enter(0)

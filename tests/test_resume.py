@@ -1,6 +1,7 @@
 """A run killed anywhere and resumed ends bit for bit like one that never stopped."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -302,10 +303,23 @@ def test_other_photos_are_refused(photos: Path, tmp_path: Path, monkeypatch: pyt
         resume(tmp_path / "run", store=FeatureStore(tmp_path / "f"), reporter=Silent())
 
 
+def test_another_split_of_the_same_photos_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    half_done(photos, tmp_path / "run", monkeypatch)
+    path = tmp_path / "run" / "split.json"
+    written = json.loads(path.read_text())
+    moved = next(key for key in written["train"] if key not in written["minitrain"])
+    written["train"].remove(moved)
+    written["val"].append(moved)
+    path.write_text(json.dumps(written))
+    with pytest.raises(DataError, match=r"would be split another way now than when .*/run began"):
+        resume(tmp_path / "run", store=FeatureStore(tmp_path / "f"), reporter=Silent())
+
+
 def test_a_table_changed_since_is_refused(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Labels are no part of the split, so the split alone would not tell."""
     table = tmp_path / "corrections.csv"
     table.write_text("path,action,value\namber/00.png,relabel,olive\n")
     monkeypatch.setattr(durable, "_disk", DyingDisk(150))

@@ -31,6 +31,7 @@ def test_each_loads_and_says_what_it_is_for(name: str, monkeypatch: pytest.Monke
     recipe = find_recipe(name)
     assert recipe.name == name
     assert recipe.about.endswith(".")
+    assert recipe.expected or "never measured" in recipe.about
 
 
 def test_a_file_of_the_same_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

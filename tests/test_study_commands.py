@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
-from fieldmark.errors import RecipeError, RecordError, SettingError
-from fieldmark.shipped import base_text, find_design
+from fieldmark.errors import DataError, RecipeError, RecordError, SettingError
+from fieldmark.shipped import base_text, find_design, study_names
 from fieldmark.studies.study import Study
 
 BASE = """\
@@ -57,6 +59,9 @@ def test_plan_run_show_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPat
     out = ("--out", folder / "rates")
     planned = _told("plan", folder / "rates.yaml", *out)
     assert "4 cells (0 duplicates), 8 runs, 0 of them done" in planned
+    assert re.search(r"time    about [\d.]+ s \([\d.]+ to [\d.]+\), one worker", planned)
+    assert re.search(r"memory  [\d.]+ GB at the fullest moment", planned)
+    assert "lr: a difference of" in planned
     assert not (folder / "rates").exists()  # a plan leaves nothing behind
     told = _told("run", folder / "rates.yaml", *out)
     assert "8 runs to go" in told
@@ -66,10 +71,14 @@ def test_plan_run_show_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPat
     again = _told("run", folder / "rates.yaml", *out)
     assert "0 runs to go" in again
     before = {path: path.read_bytes() for path in (folder / "rates").rglob("*") if path.is_file()}
-    changed = _told("plan", folder / "rates.yaml", "seeds=3", *out)
+    changed = _told("plan", folder / "rates.yaml", "seeds=3", "--no-probe", *out)
     assert "4 cells (0 duplicates), 12 runs, 8 of them done" in changed
     after = {path: path.read_bytes() for path in (folder / "rates").rglob("*") if path.is_file()}
     assert after == before  # not even what would be asked now
+    drawn = _told("show", folder / "rates", "--png", folder / "charts")
+    names = {path.stem for path in (folder / "charts").glob("*.png")}
+    assert f"Wrote {len(names)} charts into" in drawn
+    assert names >= {"heat", "axis-lr", "axis-pooling", "forest", "loss", "top1", "cost"}
     rows = json.loads(_told("show", folder / "rates", "--format", "json"))
     assert [(row["lr"], row["pooling"]) for row in rows] == [
         (0.1, "average"),
@@ -101,6 +110,66 @@ def test_a_failed_cell_is_told_with_its_reason(
     assert "The loss became" in rows[2]["reason"]
 
 
+def test_what_failed_is_run_again_where_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+    (folder / "once.yaml").write_text((folder / "rates.yaml").read_text())
+    arguments = ("run", folder / "once.yaml", "seeds=1", "--out", folder / "once")
+    with monkeypatch.context() as patched:
+        patched.setattr("fieldmark.trials.run_head_trials", _out_of_memory)
+        assert "failed: MemoryError: no more" in _told(*arguments)
+    assert "0 runs to go" in _told(*arguments)
+    told = _told(*arguments, "--retry")
+    assert "4 failed runs are run again" in told
+    assert "4 runs to go" in told
+    rows = json.loads(_told("show", folder / "once", "--format", "json"))
+    assert [row["status"] for row in rows] == ["finished"] * 4
+    records = [json.loads(path.read_bytes()) for path in (folder / "once").glob("cells/*/*.json")]
+    assert sorted(record["status"] for record in records) == ["failed"] * 4 + ["finished"] * 4
+    assert "0 failed runs are run again" in _told(*arguments, "--retry")
+
+
+def _out_of_memory(*_: object) -> None:
+    raise MemoryError("no more")
+
+
+def test_photos_that_are_not_there_are_one_error_and_nothing_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
+    arguments = ["study", "run", str(folder / "rates.yaml"), f"data.folder={tmp_path / 'gone'}"]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, DataError)
+    assert "gone" in str(done.exception)
+    assert "failed" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_photo_that_can_not_be_read_is_one_error_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(folder / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "olive" / "3.png").write_bytes(b"no photo")
+    arguments = ["study", "run", str(folder / "rates.yaml"), f"data.folder={tmp_path / 'photos'}"]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, DataError)
+    assert "1 photo(s) can't be read" in str(done.exception)
+    assert "3.png" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_shipped_study_makes_recipes(name: str, tmp_path: Path) -> None:
+    design = find_design(name, [f"data.folder={tmp_path}"])
+    cells = design.cells(design.points())
+    assert len(cells) == len(design.points()) >= 4
+    assert design.folds == 5  # all of them leave the backbone frozen
+    assert len({cell.recipe.group_key() for cell in cells}) <= 3
+    assert design.file.question.endswith("?")
+
+
 def test_a_base_ends_with_the_stage_it_names() -> None:
     text = base_text("my-photos@head")
     assert "name: head" in text
@@ -112,7 +181,14 @@ def test_a_base_ends_with_the_stage_it_names() -> None:
 
 
 def test_a_plan_looks_at_its_folder_and_leaves_it(folder: Path, tmp_path: Path) -> None:
-    assert "0 of them done" in _told("plan", folder / "rates.yaml", "--out", tmp_path)
+    told = _told("plan", folder / "rates.yaml", "--no-probe", "--out", tmp_path)
+    assert "0 of them done" in told
+    assert "time" not in told
+    assert list(tmp_path.iterdir()) == []
+    (row,) = json.loads(_told("plan", folder / "rates.yaml", "--out", tmp_path, "--format", "json"))
+    assert (row["cells"], row["runs"], row["passes"]) == (4, 8, 2)
+    assert row["seconds_low"] < row["seconds"] < row["seconds_high"]
+    assert row["memory"] > row["disk"] > 0
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine.txt").write_text("not a study")
     arguments = ["study", "plan", str(folder / "rates.yaml"), "--out", str(tmp_path)]

@@ -12,9 +12,9 @@ from fieldmark import machine
 from fieldmark.checked_yaml import check_text
 from fieldmark.data import transform
 from fieldmark.errors import RecipeError, SettingError, TrainingError
-from fieldmark.evaluate import evaluate_run, refit_recipe
-from fieldmark.predict import Predictor, find_photos
+from fieldmark.predict import Predictor
 from fieldmark.recipe import Recipe
+from fieldmark.steps import StageSteps
 from fieldmark.studies.compare import compare_stages
 from fieldmark.studies.run import Run
 from fieldmark.train import settled, train
@@ -187,20 +187,11 @@ def test_another_seed_gives_other_numbers_on_the_same_photos(
 def test_predict_says_what_training_said(finished: Run, photos: Path):
     table = finished.predictions("val")
     paths = [photos / key for key in table["path"]]
-    said = Predictor(finished.folder).predict(paths, top=1)
+    said = list(Predictor(finished.folder).predict(paths, top=1))
     assert [found.classes[0] for found in said] == table["predicted"].to_list()
+    assert [found.path for found in said] == paths
     best = [max(row) for row in table["probabilities"].to_list()]
     assert [found.probabilities[0] for found in said] == pytest.approx(best, rel=1e-3)
-
-
-def test_weights_that_do_not_fit_are_named(finished: Run, tmp_path: Path):
-    for path in finished.folder.iterdir():
-        if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    recipe = (tmp_path / "recipe.yaml").read_text()
-    (tmp_path / "recipe.yaml").write_text(recipe.replace("sketch_dim: 64", "sketch_dim: 32"))
-    with pytest.raises(Exception, match=r"head.classifier.weight.*changed by hand"):
-        Predictor(tmp_path)
 
 
 def test_training_on_all_photos_has_no_val(photos: Path, tmp_path: Path):
@@ -228,6 +219,17 @@ def test_a_folder_in_use_is_not_overwritten(finished: Run, photos: Path):
 def test_a_pattern_that_decides_over_nothing_stops_before_training(photos: Path, tmp_path: Path):
     with pytest.raises(RecipeError, match=r"decide over no parameter: bakbone\.\*"):
         run(photos, tmp_path / "a", 'stages.all.train={"bakbone.*": 0, "*": 1}')
+
+
+def test_a_stage_that_moved_what_it_froze_is_stopped(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def break_in(self: StageSteps) -> None:
+        next(self.task.model.backbone.parameters()).data.add_(1)
+
+    monkeypatch.setattr(StageSteps, "run", break_in)
+    with pytest.raises(TrainingError, match=r"head moved parameters it had frozen \(\w+ became"):
+        run(photos, tmp_path / "a")
 
 
 def test_accumulation_takes_the_steps_of_the_larger_batch(photos: Path, tmp_path: Path):
@@ -313,47 +315,3 @@ def test_what_a_step_costs_and_does_is_recorded(finished: Run):
         values = finished.series(f"train/{key}")[1]
         assert len(values) == 40
         assert all(values >= 0)
-
-
-def test_photos_are_found_in_folders_and_by_name(photos: Path):
-    amber = sorted((photos / "amber").iterdir())
-    assert find_photos([photos / "amber", photos / "teal" / "00.jpg"]) == [
-        *amber,
-        photos / "teal" / "00.jpg",
-    ]
-
-
-def test_no_photo_and_no_path_are_told(tmp_path: Path):
-    with pytest.raises(Exception, match="There is no file or folder"):
-        find_photos([tmp_path / "none"])
-    (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(Exception, match=r"No photo in .*these are read: .*\.jpg"):
-        find_photos([tmp_path])
-
-
-def test_evaluating_again_gives_what_training_gave(photos: Path, tmp_path: Path):
-    found = run(photos, tmp_path / "a", "stages.0.length=1 epoch", "stages.1.length=1 epoch")
-    again = evaluate_run(found.folder)
-    assert again["loss"] == pytest.approx(found.series("val/loss")[1][-1], rel=1e-4)
-    assert again["top1"] == found.series("val/top1")[1][-1]
-    assert Run(found.folder).test_openings == 0
-
-
-def test_the_test_split_is_opened_only_when_told_and_each_time_counted(
-    photos: Path, tmp_path: Path
-):
-    found = run(photos, tmp_path / "a", "stages.0.length=1 epoch", "stages.1.length=1 epoch")
-    with pytest.raises(SettingError, match=r"The test split is shut\. Say --open-test"):
-        evaluate_run(found.folder, "test")
-    for openings in (1, 2):
-        evaluate_run(found.folder, "test", open_test=True)
-        assert Run(found.folder).test_openings == openings
-    assert len(Run(found.folder).predictions("test")) == 12
-
-
-def test_a_refit_trains_on_train_and_val_together(finished: Run, tmp_path: Path):
-    recipe = refit_recipe(finished.folder)
-    found = train(
-        recipe, tmp_path / "a", store=FeatureStore(tmp_path / "features"), reporter=Silent()
-    )
-    assert found.manifest["counts"] == {"train": 48, "minitrain": 10, "val": 0, "test": 12}

@@ -90,7 +90,7 @@ def test_together_is_alone(
 ) -> None:
     recipe = _recipe(photos, **settings)
     (together,) = _run([Trial(recipe, tmp_path / "together", folds)], store)
-    monkeypatch.setattr(trials, "is_head_trial", lambda *_: False)
+    monkeypatch.setattr(trials, "start_head", lambda *_: None)
     (alone,) = _run([Trial(recipe, tmp_path / "alone", folds)], store)
     split = OUT_OF_FOLD if folds else "val"
     paths, of_together = _probabilities(together.folder, split)

@@ -1,6 +1,7 @@
 """From a recipe to photos, views and a model: the one place where they meet."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
@@ -108,11 +109,10 @@ def check_files(
     names: tuple[SplitName, ...] = ("train", "val", "test") if open_test else ("train", "val")
     parts: dict[str, list[Photo]] = {name: task.part(name) for name in names}
     everyone = [photo for photos in parts.values() for photo in photos]
-    root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
     with world().leader_first():  # whose verdicts the others find
         audit = check_photos(
             everyone,
-            memory / f"{root}.json",
+            checked_photos(task, memory),
             workers=machine.cores(),
             progress=progress,
         )
@@ -129,6 +129,12 @@ def check_files(
         shown = listed((f"{one.key} ({one.reason})" for one in audit.findings), between="; ")
         notes.append(f"{len(bad)} training photo(s) can't be read and are skipped: {shown}")
     return replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
+
+
+def checked_photos(task: Task, memory: Path) -> Path:
+    """The file in `memory` that remembers which of the task's photos were decoded before."""
+    root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
+    return memory / f"{root}.json"
 
 
 def make_model(recipe: Recipe, backbone: Backbone, *, classes: int) -> Model:
@@ -149,7 +155,7 @@ def make_model(recipe: Recipe, backbone: Backbone, *, classes: int) -> Model:
 
 
 def features_key(task: Task) -> str:
-    """Name of the way this task's frozen feature maps come about, 64 hex digits.
+    """Name of the way this task's frozen feature maps come about, as `backbone@level@336px@hash`.
 
     Two tasks share maps only if weights, level, preprocessing, number type, thread count and the
     versions of the code that computes are all equal.
@@ -166,7 +172,9 @@ def features_key(task: Task) -> str:
         "threads": torch.get_num_threads(),
         **{name: versions[name] for name in ("fieldmark", "torch", "torchvision", "cpu")},
     }
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    shown = (parts["backbone"], parts["level"], f"{task.eval_view.image_size}px")
+    name = "@".join(re.sub(r"[^\w.-]+", "-", str(part)) for part in shown)
+    return f"{name}@{sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]}"
 
 
 def content_ids(photos: Sequence[Photo], view: View) -> list[str]:

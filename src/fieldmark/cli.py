@@ -9,8 +9,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_rehearse import rehearse
+from fieldmark.cli_report import report
+from fieldmark.cli_serve import serve, watch
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example, next_folder
@@ -144,6 +147,7 @@ app.add_typer(
 
 
 app.command(rich_help_panel=LOOK, epilog=example("fieldmark diagnose runs/toy-1"))(diagnose)
+app.command(rich_help_panel=DATA, epilog=example("fieldmark cache --clear"))(cache)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark compare runs/toy-1 runs/toy-2"))
@@ -160,6 +164,11 @@ def compare(
     from fieldmark.questions import compare as compare_runs
 
     compare_runs(console, a, b, split, care, how)
+
+
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark serve runs"))(serve)
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark watch runs"))(watch)
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark report runs/toy-1 --lang zh"))(report)
 
 
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark refit runs/toy-1"))
@@ -272,7 +281,8 @@ def _resume(folder: Path, *, open_test: bool) -> None:
 
 
 def _show(run: "Run") -> None:
-    from fieldmark import charts
+    from fieldmark.charts.curves_drawing import training_chart
+    from fieldmark.charts.picture import save_chart
     from fieldmark.diagnosis_report import run_diagnosis
     from fieldmark.terminal import stage_table
     from fieldmark.training.world import world
@@ -281,7 +291,8 @@ def _show(run: "Run") -> None:
         return
     console.print(stage_table(run))
     curves = run.folder / "curves.png"
-    charts.save(charts.training_chart(run), curves)
+    for warning in save_chart(training_chart(run), curves):
+        console.print(warning, highlight=False)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
     console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
 

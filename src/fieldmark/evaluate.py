@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from fieldmark import checked_yaml
 from fieldmark.build import SplitName, read_data
 from fieldmark.data.sources import check_class_names
 from fieldmark.data.split import Split
@@ -33,9 +34,7 @@ def evaluate_run(
     """
     if split == "test" and not open_test:
         raise SettingError("The test split is shut. Say --open-test to open it; that is counted.")
-    run = Run(folder)
-    if run.status != "finished":
-        raise RecordError(f"{folder} is {run.status}; finish it with --resume first.")
+    run = _finished(folder)
     predictor = Predictor(folder)
     photos, _ = read_data(predictor.recipe.data)
     check_class_names(predictor.class_names, photos)
@@ -56,7 +55,17 @@ def refit_recipe(folder: Path) -> Recipe:
 
     Choices are over: without `val` nothing can be compared any more, and what the model is worth
     is what the run it comes from showed.
+
+    Raises:
+        RecordError: the folder is no finished run.
     """
-    recipe = Predictor(folder).recipe
+    recipe = checked_yaml.check_text(_finished(folder).recipe_text, Recipe, name=str(folder))
     data = recipe.data.model_copy(update={"val_fraction": 0.0})
     return recipe.model_copy(update={"data": data, "name": f"{recipe.name}-refit"[:60]})
+
+
+def _finished(folder: Path) -> Run:
+    run = Run(folder)
+    if run.status != "finished":
+        raise RecordError(f"{folder} is {run.status}; finish it with --resume first.")
+    return run

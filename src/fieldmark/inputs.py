@@ -23,8 +23,10 @@ from fieldmark.layers.depthwise import QuickDepthwise
 from fieldmark.layers.model import split_frozen
 from fieldmark.predict import EVAL_BATCH, evaluating, frozen_maps, photo_logits
 from fieldmark.recipe import Stage
+from fieldmark.scratch import empty_rows
 from fieldmark.training.features import Compute, FeatureStore
 from fieldmark.training.loss import Loss, make_loss
+from fieldmark.training.memory import Passes, in_passes
 from fieldmark.training.stage import Batch
 from fieldmark.training.world import ALONE, World, world
 
@@ -54,14 +56,17 @@ class StageInputs(Protocol):
         """Logits (N, K) of a split through the eval view."""
 
 
-def make_inputs(task: Task, store: FeatureStore, progress: Progress) -> StageInputs:
+def make_inputs(
+    task: Task, store: FeatureStore, progress: Progress, say: Callable[[str], None]
+) -> StageInputs:
     """Features where the whole backbone is frozen, photos where any of it trains."""
+    passes = Passes(None, say)
     prefix, suffix = split_frozen(task.model)
     if len(prefix) == 0:
         with world().leader_first():
             resized = _resized(task, store.folder / RESIZED, progress)
-        return PhotoInputs(task, resized, world())
-    return FrozenInputs(task, store, prefix[1:], suffix, progress)
+        return PhotoInputs(task, resized, world(), passes)
+    return FrozenInputs(task, store, prefix[1:], suffix, progress, passes)
 
 
 def _resized(task: Task, folder: Path, progress: Progress) -> dict[str, Pixels]:
@@ -132,9 +137,14 @@ class PhotoInputs:
     """Photos, read and cropped anew in each epoch; for stages that train the backbone."""
 
     def __init__(
-        self, task: Task, resized: Mapping[str, Pixels] | None = None, world: World = ALONE
+        self,
+        task: Task,
+        resized: Mapping[str, Pixels] | None = None,
+        world: World = ALONE,
+        passes: Passes | None = None,
     ) -> None:
         self.world = world
+        self._passes = passes
         self._task = task
         self._photos = task.part("train")
         self._resized = resized
@@ -187,8 +197,9 @@ class PhotoInputs:
     def logits(self, split: SplitName) -> NDArray[np.float32]:
         """Logits through the eval view and a frozen copy of the backbone as it is now."""
         task = self._task
-        photos = task.part(split)
-        return photo_logits(task.model, task.eval_view, photos, task.dtype, self.world)
+        return photo_logits(
+            task.model, task.eval_view, task.part(split), task.dtype, self.world, self._passes
+        )
 
 
 @torch.no_grad()
@@ -198,6 +209,7 @@ def frozen_rows(
     photos: Sequence[Photo],
     networks: Sequence[nn.Module],
     progress: Progress,
+    passes: Passes | None = None,
 ) -> list[Tensor]:
     """What each of several networks makes of the frozen backbone's maps, in one pass over photos.
 
@@ -207,14 +219,16 @@ def frozen_rows(
         photos: N of them.
         networks: each from maps (n, C, H, W) in float32 to (n, ...).
         progress: is told how many photos are done.
+        passes: how many photos memory has room for at once, where that is not all of a batch.
 
     Returns:
-        (N, ...) for each network, in the photos' order.
+        (N, ...) for each network, in the photos' order; memory-mapped where they are large.
     """
+    passes = passes or Passes()
 
     def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
         eyes = frozen_copy(task.model.backbone, task.dtype)  # not where all maps are there
-        return frozen_maps(eyes, task.eval_view, photos, positions, task.dtype)
+        return frozen_maps(eyes, task.eval_view, photos, positions, task.dtype, passes)
 
     ids = content_ids(photos, task.eval_view)
     rows = [torch.empty(0) for _ in networks]
@@ -226,9 +240,10 @@ def frozen_rows(
             part = slice(start, start + EVAL_BATCH)
             found = maps[part].float()
             for number, network in enumerate(networks):
-                pooled = network(found)
+                pooled = in_passes(network, found, passes)
                 if not done and not start:
-                    rows[number] = pooled.new_empty((len(photos), *pooled.shape[1:]))
+                    shape, held = (len(photos), *pooled.shape[1:]), sum(r.nbytes for r in rows)
+                    rows[number] = empty_rows(shape, store.folder, held=held)
                 rows[number][positions[part]] = pooled
         done += len(positions)
         progress(done, len(photos))
@@ -270,7 +285,9 @@ class FrozenInputs:
         prefix: nn.Sequential,
         suffix: nn.Sequential,
         progress: Progress,
+        passes: Passes,
     ) -> None:
+        self._passes = passes
         self._task = task
         self._store = store
         self._prefix = prefix  # from the feature map on
@@ -308,4 +325,7 @@ class FrozenInputs:
         return cast("NDArray[np.float32]", logits.numpy())
 
     def _features(self, photos: Sequence[Photo]) -> Tensor:
-        return frozen_rows(self._task, self._store, photos, [self._prefix], self._progress)[0]
+        networks = [self._prefix]
+        return frozen_rows(self._task, self._store, photos, networks, self._progress, self._passes)[
+            0
+        ]

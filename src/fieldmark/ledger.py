@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 
 from fieldmark import durable
 from fieldmark.data.dataset import Photo
+from fieldmark.errors import TrainingError
 from fieldmark.metrics import classification_metrics, log_softmax
 from fieldmark.recipe import Stage
 from fieldmark.schedule import Schedule
+from fieldmark.studies.control import Orders
 from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import RunWriter
 from fieldmark.training.checkpoint import save_checkpoint
@@ -96,6 +98,7 @@ class Ledger:
         self._checkpoint_seconds = checkpoint_seconds
         self._saved = time.monotonic()
         self._best: dict[str, Tensor] | None = None
+        self._orders = Orders(writer.folder)
 
     def say(self, line: str) -> None:
         """Tell whoever looks on, and the run's log."""
@@ -167,6 +170,25 @@ class Ledger:
     def checkpoint_is_due(self) -> bool:
         """Whether more work than `checkpoint_seconds` would be lost now."""
         return time.monotonic() - self._saved >= self._checkpoint_seconds
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether somebody wishes that it pauses or stops."""
+        return self._orders.pending() is not None
+
+    def heed(self) -> float:
+        """Pause or stop if somebody wishes so; returns the seconds waited.
+
+        Raises:
+            TrainingError: it is to stop.
+        """
+        started = time.monotonic()
+        order = self._orders.heed(lambda line: self.say(f"  {line}"))
+        if order:
+            raise TrainingError(
+                f"It was {order.describe()} at step {self.at.step}. "
+                f"Go on with: fieldmark train --resume {self.writer.folder}"
+            )
+        return time.monotonic() - started
 
     def hold_best(self, model: nn.Module) -> None:
         """Hold on to the weights if no others did better on `val`; the first of equals stays."""

@@ -23,6 +23,7 @@ from fieldmark.layers.backbone import frozen_copy, make_backbone
 from fieldmark.layers.model import Model
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run
+from fieldmark.training.memory import Passes, in_passes
 from fieldmark.training.world import ALONE, World
 
 EVAL_BATCH = 32  # photos; more does not make two cores faster and costs memory
@@ -36,6 +37,7 @@ def frozen_maps(
     photos: Sequence[Photo],
     positions: Sequence[int],
     dtype: torch.dtype,
+    passes: Passes | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield (positions in `photos`, feature maps (n, C, H, W)) through the eval view.
 
@@ -45,12 +47,15 @@ def frozen_maps(
         photos: read from disk as they are needed.
         positions: which of them, in the order wanted.
         dtype: what `eyes` computes in.
+        passes: how many photos memory has room for at once, where that is not all of a batch.
     """
+    passes = passes or Passes()
     groups = batches(list(positions), EVAL_BATCH)
     loaded = load_batches(photos, view, groups, seed=0, epoch=0, workers=machine.cores())
-    with torch.inference_mode():
-        for batch in loaded:
-            yield batch.indices.tolist(), eyes(view.normalize(batch.images, dtype))
+    for batch in loaded:
+        with torch.inference_mode():  # not around the yield: it would reach whoever iterates
+            maps = in_passes(lambda p: eyes(view.normalize(p, dtype)), batch.images, passes)
+        yield batch.indices.tolist(), maps
 
 
 def head_logits(model: Model, maps: Tensor) -> Tensor:
@@ -76,6 +81,7 @@ def photo_logits(
     photos: Sequence[Photo],
     dtype: torch.dtype,
     world: World = ALONE,
+    passes: Passes | None = None,
 ) -> NDArray[np.float32]:
     """Logits (N, K) of photos, computed as frozen features are, in the photos' order.
 
@@ -85,9 +91,10 @@ def photo_logits(
     turns = world.turns(batches(range(len(photos)), EVAL_BATCH))
     logits = torch.zeros(len(photos), cast("nn.Linear", model.head[-1]).out_features)
     seen = torch.zeros(len(photos))
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         eyes = frozen_copy(model.backbone, dtype)
-        for positions, maps in frozen_maps(eyes, view, photos, list(chain(*turns)), dtype):
+        own = list(chain(*turns))
+        for positions, maps in frozen_maps(eyes, view, photos, own, dtype, passes):
             logits[positions] = head_logits(model, maps)
             seen[positions] += 1
     logits, seen = world.sum(logits), world.sum(seen)  # each row is one process's, others add 0
@@ -147,21 +154,39 @@ class Predictor:
         model.load_state_dict(state)
         return model.eval()
 
-    def predict(self, paths: Sequence[Path], top: int = 5) -> list[Prediction]:
-        """The `top` likeliest classes of each photo, in the order of `paths`.
+    def predict(self, paths: Sequence[Path], top: int = 5) -> Iterator[Prediction]:
+        """Yield the `top` likeliest classes of each photo, in the order of `paths`.
+
+        A batch at a time, so that any number of photos fits into memory.
 
         Raises:
             DataError: a photo can't be read; names it.
         """
         photos = [Photo(path=path, label=0, key=path.as_posix(), split=None) for path in paths]
-        logits = torch.from_numpy(photo_logits(self.model, self.view, photos, self.dtype))
-        best = logits.softmax(dim=1).topk(min(top, len(self.class_names)), dim=1)
-        return [
-            Prediction(path, tuple(self.class_names[i] for i in classes), tuple(probabilities))
-            for path, classes, probabilities in zip(
-                paths, best.indices.tolist(), best.values.tolist(), strict=True
-            )
-        ]
+        eyes = frozen_copy(self.model.backbone, self.dtype)
+        for positions, maps in frozen_maps(eyes, self.view, photos, range(len(paths)), self.dtype):
+            with torch.no_grad():
+                likely = head_logits(self.model, maps).softmax(dim=1)
+            best = likely.topk(min(top, len(self.class_names)), dim=1)
+            rows = zip(positions, best.indices.tolist(), best.values.tolist(), strict=True)
+            for position, classes, probabilities in rows:
+                names = tuple(self.class_names[i] for i in classes)
+                yield Prediction(paths[position], names, tuple(probabilities))
+
+    def name(self, photo: bytes, top: int = 5) -> list[tuple[str, float]]:
+        """What `predict` says of a photo that is in memory: classes and their probabilities.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        image = self.view.load(photo)  # (3, S, S)
+        with torch.inference_mode():
+            eyes = frozen_copy(self.model.backbone, self.dtype)
+            maps = eyes(self.view.normalize(image[None], self.dtype))  # (1, C, H, W)
+            shares = head_logits(self.model, maps)[0].softmax(0)  # (K,)
+        best = shares.topk(min(top, len(self.class_names)))
+        found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [(self.class_names[index], share) for index, share in found]
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:

@@ -1,23 +1,27 @@
 """What the commands `compare` and `study` do."""
 
-import tempfile
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.shipped import find_design
+from fieldmark.source import Source
+from fieldmark.studies import control
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
-from fieldmark.studies.design import Design
-from fieldmark.studies.executor import LocalExecutor
+from fieldmark.studies.executor import Executor, LocalExecutor
+from fieldmark.studies.ray_executor import RayExecutor
 from fieldmark.studies.run import MANIFEST
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import OUT_OF_FOLD
+from fieldmark.study_plan import folder_of, foreseen
 from fieldmark.study_report import show
 from fieldmark.terminal import Format, listing
 
+RUN_TRIALS = "fieldmark.trials:run_trials"
 PREFERRED = (OUT_OF_FOLD, "val", "test")
 MOST_CLASSES = 8
 
@@ -78,51 +82,86 @@ def _shared_split(runs: list[Path]) -> str:
     )
 
 
-def plan(console: Console, name: str, overrides: list[str], folder: Path | None) -> None:
-    """Print what a study comes to, before anything runs."""
-    study = _foreseen(find_design(name, overrides), folder or _folder(name))
-    asked = study.plan()
-    console.print(f"[bold]{study.design.file.question}[/bold]", highlight=False)
-    lines = [
-        f"{asked.cells} cells ({asked.duplicates} duplicates), {asked.runs} runs, "
-        f"{asked.done} of them done; judged by {study.design.metric}",
-        f"{asked.passes} passes over the photos are needed, {asked.passes_saved} are saved",
-    ]
-    if asked.later:
-        lines.append(f"up to {asked.later} more points are proposed as results come")
-    console.print("\n".join(lines), highlight=False)
+def executor_of(kind: Literal["local", "ray"], workers: int, address: str | None) -> Executor:
+    """What `study run --executor` names.
+
+    Raises:
+        SettingError: an option belongs to the other one, or Ray is not installed.
+    """
+    if kind == "local":
+        if address is not None:
+            raise SettingError("--address names a Ray cluster. Add --executor ray, or leave it.")
+        return LocalExecutor(RUN_TRIALS, workers=workers)
+    if workers != 1:
+        raise SettingError(
+            "--workers is for the local executor; Ray runs as many groups at once as there are "
+            "nodes. Leave it out."
+        )
+    return RayExecutor(RUN_TRIALS, address=address)
 
 
 def run(
-    console: Console, name: str, overrides: list[str], folder: Path | None, workers: int
+    console: Console,
+    name: str,
+    overrides: list[str],
+    folder: Path | None,
+    executor: Executor,
+    *,
+    retry: bool = False,
 ) -> None:
-    """Run what a study lacks, then print what it found."""
-    # Mistakes of the file are told before torch is loaded.
-    study = Study.create(folder or _folder(name), find_design(name, overrides))
+    """Run what a study lacks, and what failed where that is asked; then print what it found."""
+    # Mistakes of the file are told before torch is loaded, those of photos before a file is made.
+    design, folder = find_design(name, overrides), folder or folder_of(name)
+    check_photos(foreseen(design, folder))
+    study = Study.create(folder, design)
+    if retry:
+        console.print(f"{_take_back(study)} failed runs are run again", highlight=False)
     left = sum(len(group.slots) for group in study.plan().groups)
     console.print(f"{study.folder}: {left} runs to go", highlight=False)
-    executor = LocalExecutor("fieldmark.trials:run_trials", workers=workers)
     for number, result in enumerate(executor.run(study), start=1):
         value = result.metrics.get(study.design.metric)
-        told = f"{value:.1%}" if value is not None else f"failed: {result.reason}"
+        told = f"{result.status}: {result.reason}"
+        if result.status == "finished" and value is not None:
+            told = f"{value:.1%}"
         line = f"  {number:>4} cell {result.cell} seed {result.seed}: {told}"
         console.print(line, highlight=False, soft_wrap=True)
     study.read_again()
     show(console, study, "table")
+    order = control.newest(study.folder)
+    if order and order.wish == "stop":
+        console.print(f"It was {order.describe()}; run it again to go on.", highlight=False)
+
+
+def check_photos(study: Study) -> None:
+    """Find out whether all photos that are still needed are there and can be read.
+
+    Raises:
+        FieldmarkError: says what is wrong with them, once for all runs.
+    """
+    left = [slot.recipe for group in study.plan().groups for slot in group.slots]
+    sources = {
+        recipe.data.model_dump_json(include=set(Source.model_fields)): recipe for recipe in left
+    }
+    if not sources:
+        return
+    from fieldmark.ledger import Silent  # noqa: PLC0415 - it loads torch
+    from fieldmark.train import prepare  # noqa: PLC0415
+    from fieldmark.training.features import FeatureStore, cache_folder  # noqa: PLC0415
+
+    for recipe in sources.values():
+        prepare(recipe, FeatureStore(cache_folder()), Silent())
+
+
+def _take_back(study: Study) -> int:
+    """Have all that failed run again; how many there are."""
+    failed = [
+        slot for slot in study.slots() if (r := study.records.of(slot)) and r.status == "failed"
+    ]
+    for slot in failed:
+        study.records.take_back(slot, "fieldmark study run --retry")
+    return len(failed)
 
 
 def show_study(console: Console, folder: Path, how: Format) -> None:
     """Print what came of a study so far."""
     show(console, Study.open(folder), how)
-
-
-def _folder(name: str) -> Path:
-    return Path("studies") / Path(name).stem
-
-
-def _foreseen(design: Design, folder: Path) -> Study:
-    """The study as it would go on in a folder, which stays as it is."""
-    if known := Study.found(folder):
-        return known.asking(design)
-    with tempfile.TemporaryDirectory() as nowhere:
-        return Study.create(Path(nowhere) / folder.name, design)

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from fieldmark import durable, machine
 from fieldmark.errors import RecipeError, SettingError, TrainingError
-from fieldmark.inputs import Progress
 from fieldmark.ledger import Reporter
 from fieldmark.metrics import cross_entropy, top1
 from fieldmark.predict import evaluating
@@ -77,7 +76,7 @@ def rehearse(
     tests: dict[int, list[list[float]]] = {number: [] for number in numbers}
     each = [recipe.seed + n for n in range(seeds)]
     for seed in each:
-        copy = Throwaway(task, store, seed, _photos_told(reporter))
+        copy = Throwaway(task, store, seed, reporter)
         if seed == recipe.seed:
             found["overfit"] = learn_by_heart(copy, numbers[0])
             found["blank"] = compare_with_blank(copy, numbers[0])
@@ -232,7 +231,3 @@ def _logits(copy: Throwaway, number: int, inputs: Tensor) -> NDArray[np.float32]
     with evaluating(copy.model), torch.inference_mode():
         found: NDArray[np.float32] = copy.network(number)(inputs).float().numpy()
     return found
-
-
-def _photos_told(reporter: Reporter) -> Progress:
-    return lambda done, total: reporter.progress("features", done, total, {})

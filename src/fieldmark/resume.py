@@ -10,6 +10,7 @@ from fieldmark.data.split import Split
 from fieldmark.errors import DataError, RecordError
 from fieldmark.ledger import CHECKPOINT, Ledger, Position, Reporter, Silent
 from fieldmark.recipe import Recipe, load_recipe
+from fieldmark.studies import control
 from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import MANIFEST, RECIPE, Run, RunWriter
 from fieldmark.train import CHECKPOINT_SECONDS, SPLIT, Training, prepare, split_text, train
@@ -49,6 +50,7 @@ def resume(
     run = Run(folder)
     if run.status == "finished":
         raise RecordError(f"{folder} is finished; there is nothing to resume.")
+    control.begin(folder)
     recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
     task = prepare(recipe, store, reporter, open_test=open_test)
     _check_same_photos(folder, task, run.manifest.get("files", {}))

@@ -91,9 +91,13 @@ class StageSteps:
                     break
             if snapshot_every and at.stage_step % snapshot_every == 0:
                 ledger.snapshot(model)
-            if at.stage_step < self.total and ledger.checkpoint_is_due():
-                state = self.average.state() if self.average else None
-                ledger.checkpoint(model, self.optimizer, state)
+            if at.stage_step < self.total:
+                asked = ledger.is_asked_to_stop()
+                if asked or ledger.checkpoint_is_due():
+                    state = self.average.state() if self.average else None
+                    ledger.checkpoint(model, self.optimizer, state)
+                if asked:
+                    batches.leave_out(ledger.heed())
             self._arm()
         if self.average:
             self.average.keep()

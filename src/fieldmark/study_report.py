@@ -8,12 +8,13 @@ from rich.table import Table
 from fieldmark.diagnosis_report import study_diagnosis
 from fieldmark.studies.answered import answered_cells, plain
 from fieldmark.studies.answers import Answers
-from fieldmark.studies.effects import Cell, Setting, main_effects, study_spread
+from fieldmark.studies.effects import AnsweredCell, Setting, main_effects, study_spread
 from fieldmark.studies.learning_curve import LEAST_AMOUNTS, fit_curve
 from fieldmark.studies.selection import best_cell
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import summarize
-from fieldmark.terminal import Format, listing
+from fieldmark.study_axes import axes_table, guess_sentence, importance_sentence
+from fieldmark.terminal import Format, listing, tell
 
 TRAIN_FRACTION = "data.train_fraction"
 SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_blue1")
@@ -54,8 +55,11 @@ def show(console: Console, study: Study, how: Format) -> None:
     names = [axis.name for axis in file.axes]
     if len(names) == 2 and len(rows) > 3:
         console.print(_heat_map(names, rows))
-    for sentence in sentences(study):
-        console.print(sentence, highlight=False, soft_wrap=True)
+    if table := axes_table(study):
+        console.print(table)
+    for told in (importance_sentence(study), guess_sentence(study), *sentences(study)):
+        if told:
+            tell(console, told)
     console.print(study_diagnosis(study), highlight=False, soft_wrap=True)
 
 
@@ -73,19 +77,19 @@ def sentences(study: Study) -> list[str]:
     return [*found, best.describe(f"The best cell ({settings})"), *_curves(study, cells)]
 
 
-def _at_their_best(study: Study, cells: Sequence[Cell]) -> list[Cell]:
+def _at_their_best(study: Study, cells: Sequence[AnsweredCell]) -> list[AnsweredCell]:
     """For each of what is asked about, the cell whose nuisances suit it best, without these."""
     nuisances = {axis.name for axis in study.design.file.with_role("nuisance")}
-    best: dict[str, Cell] = {}
+    best: dict[str, AnsweredCell] = {}
     for cell in cells:
         asked = {name: value for name, value in cell.settings.items() if name not in nuisances}
         known = best.get(key := _words(asked))
         if known is None or cell.answers.top1 > known.answers.top1:
-            best[key] = Cell(asked, cell.answers, cell.cost)
+            best[key] = AnsweredCell(asked, cell.answers, cell.cost)
     return list(best.values())
 
 
-def _curves(study: Study, cells: Sequence[Cell]) -> list[str]:
+def _curves(study: Study, cells: Sequence[AnsweredCell]) -> list[str]:
     """Where fractions of train were tried, what more photos would give, for each of the others."""
     fractions = {axis.name for axis in study.design.file.axes if axis.key == (TRAIN_FRACTION,)}
     alike: dict[str, list[tuple[float, Answers]]] = {}
@@ -126,7 +130,7 @@ def _shaded(value: object, low: float, high: float) -> str:
         return "-"
     share = (value - low) / (high - low) if high > low else 1.0
     shade = SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)]
-    return f"[black on {shade}] {value:.1%} [/]"
+    return f"[#000000 on {shade}] {value:.1%} [/]"
 
 
 def _percent(value: object) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fieldmark.metrics import wilson_interval
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 
 console = Console()
+_NUMBER = re.compile(r"-|[-+]?[\d,.]+(e[-+]?\d+)?( ?%)?")
 
 
 def example(command: str) -> str:
@@ -115,6 +118,18 @@ def _share(value: float | None, count: int | None) -> str:
     return f"{value:.1%} ({low:.1%} - {high:.1%})"
 
 
+ANSWERS = {"Real": "bold green", "Noise": "bold", "Cannot tell": "bold yellow"}
+
+
+def tell(console: Console, sentence: str) -> None:
+    """Print a sentence: wrapped between words for people, in one line for programs."""
+    text = Text(sentence)
+    for answer, style in ANSWERS.items():
+        if sentence.startswith(f"{answer}:"):
+            text.stylize(style, 0, len(answer))
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
 def listing(
     console: Console, rows: Sequence[Mapping[str, object]], *, title: str, how: Format
 ) -> None:
@@ -130,7 +145,9 @@ def listing(
     else:
         table = Table(title=title, title_justify="left")
         for column in rows[0] if rows else []:
-            table.add_column(column)
+            shown = [str(row.get(column, "")) for row in rows]
+            number = all(_NUMBER.fullmatch(value) for value in shown)
+            table.add_column(column, justify="right" if number else "left")
         for row in rows:
             table.add_row(*(str(value) for value in row.values()))
         console.print(table)

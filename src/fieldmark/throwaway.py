@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import torch
@@ -11,7 +12,6 @@ from fieldmark.augmentation import Augment
 from fieldmark.build import Task, build, seed_for
 from fieldmark.inputs import (
     PhotoInputs,
-    Progress,
     StageInputs,
     make_inputs,
     sample_order,
@@ -20,6 +20,7 @@ from fieldmark.inputs import (
 )
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.model import split_frozen
+from fieldmark.ledger import Reporter
 from fieldmark.recipe import Stage
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import make_optimizer, parameter_plan
@@ -35,15 +36,15 @@ class Throwaway:
         task: Of a recipe, its files checked; its own model is left alone.
         store: Of frozen feature maps.
         seed: Of initial weights, sketch hashes and the order of photos, as in a run.
-        progress: Is told how many photos of a pass are done.
+        reporter: Is told how many photos of a pass are done.
     """
 
-    def __init__(self, task: Task, store: FeatureStore, seed: int, progress: Progress) -> None:
+    def __init__(self, task: Task, store: FeatureStore, seed: int, reporter: Reporter) -> None:
         recipe = task.recipe.model_copy(update={"seed": seed})
         self.task = replace(task, recipe=recipe, model=build(recipe).model)
         self.model = self.task.model
         self._labels = [photo.label for photo in task.part("train")]
-        self._store, self._progress = store, progress
+        self._store, self._reporter = store, reporter
         self._begins = [self._state()]  # of each stage
         self._inputs: dict[int, StageInputs] = {}
 
@@ -63,7 +64,9 @@ class Throwaway:
         plan = parameter_plan(self.model, stage.train)
         set_trainable(self.model, plan, train_batch_norm=stage.batch_norm == "train")
         if number not in self._inputs:
-            self._inputs[number] = make_inputs(self.task, self._store, self._progress)
+            told = self._reporter
+            photos = partial(_photos_told, told)
+            self._inputs[number] = make_inputs(self.task, self._store, photos, told.say)
         return self._inputs[number]
 
     def network(self, number: int) -> Callable[[Tensor], Tensor]:
@@ -160,6 +163,10 @@ def _unregularised(stage: Stage) -> Stage:
     return stage.model_copy(
         update={"weight_decay": 0.0, "l1": 0.0, "label_smoothing": 0.0, "class_weights": None}
     )
+
+
+def _photos_told(reporter: Reporter, done: int, total: int) -> None:
+    reporter.progress("features", done, total, {})
 
 
 def _schedule(stage: Stage, steps: int, per_epoch: int) -> Callable[[int], float]:

@@ -18,12 +18,13 @@ from fieldmark.forecast import forecast
 from fieldmark.inputs import StageInputs, make_inputs, stage_loss
 from fieldmark.layers.weights import tensors_hash
 from fieldmark.ledger import Ledger, Position, Reporter, Silent, keep_predictions
+from fieldmark.looked import keep_looks
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.steps import StageSteps
 from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import WEIGHTS, Run, RunWriter
-from fieldmark.studies.trial import after_stage
+from fieldmark.studies.trial import PrunedError, Watch, after_stage
 from fieldmark.training.checkpoint import Checkpoint
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import ParameterPlan, parameter_plan
@@ -44,6 +45,7 @@ def train(
     reporter: Reporter,
     open_test: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    watch: Watch | None = None,
 ) -> Run:
     """Train `recipe` into `folder` and return the finished run.
 
@@ -56,8 +58,10 @@ def train(
         reporter: is told of each plan, stage and measurement.
         open_test: measure the finished model on `test`, which is counted and reported.
         checkpoint_seconds: how much work an interruption may cost, at most.
+        watch: is asked whether to end early, at each evaluation of the last stage.
 
     Raises:
+        PrunedError: `watch` ended it; the run is marked so, with the reason.
         FieldmarkError: something the user can mend; the run is marked failed, with the reason.
     """
     reporter = reporter if world().leads else Silent()
@@ -66,7 +70,7 @@ def train(
         ledger = Ledger(writer, reporter, Position(), checkpoint_seconds=checkpoint_seconds)
         for note in task.notes:
             ledger.say(note)
-        return Training(task, ledger, store).run(open_test=open_test)
+        return Training(task, ledger, store, watch=watch).run(open_test=open_test)
 
 
 def settled(recipe: Recipe) -> Recipe:
@@ -118,7 +122,12 @@ class Training:
     """One training under way: where it is, and where it is written down."""
 
     def __init__(
-        self, task: Task, ledger: Ledger, store: FeatureStore, kept: Checkpoint | None = None
+        self,
+        task: Task,
+        ledger: Ledger,
+        store: FeatureStore,
+        kept: Checkpoint | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.task = task
         self.model = task.model
@@ -126,6 +135,7 @@ class Training:
         self.at = ledger.at
         self.store = store
         self.kept = kept
+        self.watch = watch
 
     def run(self, *, open_test: bool) -> Run:
         """Every stage from where the training is, then the end."""
@@ -195,7 +205,9 @@ class Training:
         """Put the model into the stage's state, and find out what it is fed."""
         plan = parameter_plan(self.model, stage.train)
         set_trainable(self.model, plan, train_batch_norm=stage.batch_norm == "train")
-        return plan, make_inputs(self.task, self.store, partial(self.ledger.progress, "features"))
+        ledger = self.ledger
+        progress = partial(ledger.progress, "features")
+        return plan, make_inputs(self.task, self.store, progress, ledger.say)
 
     def hand_over(self, inputs: StageInputs, stage: Stage) -> None:
         """Measure before the first step: it must be where the stage before ended."""
@@ -224,6 +236,22 @@ class Training:
                 metrics = classification_metrics(inputs.logits(split), labels)
                 found |= {f"{split}/{name}": value for name, value in metrics.items()}
         self.ledger.record(found, stage)
+        if self.watch and self.at.stage_step and stage is self.task.recipe.stages[-1]:
+            self.ask_whether_to_end(self.watch, found, stage)
+
+    def ask_whether_to_end(self, watch: Watch, found: dict[str, float], stage: Stage) -> None:
+        """End here if `watch` says so, but neither in the warm-up nor where it is over anyway."""
+        per_epoch = stage.steps_per_epoch(len(self.task.split.train))
+        total = stage.length.steps(steps_per_epoch=per_epoch)
+        every, warmup = (
+            length.steps(steps_per_epoch=per_epoch, stage_steps=total) if length else 0
+            for length in (stage.eval_every, stage.schedule.warmup)
+        )
+        reason = watch(-(-total // every), found)
+        if reason and warmup < self.at.stage_step < total:
+            self.ledger.say(f"  ended early by {reason}")
+            self.ledger.writer.fail(reason, status="pruned")
+            raise PrunedError(reason, found)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -237,6 +265,9 @@ class Training:
             splits.append("test")
         for split in splits:
             self.keep_predictions(inputs, split)
+        if world().leads:
+            run, view = Run(self.ledger.writer.folder), self.task.eval_view
+            keep_looks(run, self.model, view, self.task.part("val"), self.task.dtype)
 
     def keep_predictions(
         self, inputs: StageInputs, split: SplitName, name: str | None = None

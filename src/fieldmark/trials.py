@@ -9,12 +9,13 @@ import numpy as np
 
 from fieldmark.build import Task
 from fieldmark.errors import FieldmarkError
-from fieldmark.head_trials import is_head_trial, run_head_trials
+from fieldmark.head_order import Head
+from fieldmark.head_trials import run_head_trials, start_head
 from fieldmark.ledger import Reporter, Silent
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run, RunWriter
-from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, Trial
+from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, PrunedError, Trial
 from fieldmark.train import prepare, settled, train
 from fieldmark.training.features import FeatureStore, cache_folder
 
@@ -65,13 +66,18 @@ def _run_group(
     except FieldmarkError as error:
         yield from (_failed(trial, error, 0) for trial in trials)
         return
-    together: list[Trial] = []
+    together: list[Head] = []
     alone: list[Trial] = []
     for trial in trials:
         try:
-            (together if is_head_trial(task, trial.recipe) else alone).append(trial)
+            head = start_head(task, trial)
         except FieldmarkError as error:
             yield _failed(trial, error, 0)
+            continue
+        if head is None:
+            alone.append(trial)
+        else:
+            together.append(head)
     if together:
         yield from _run_together(task, together, store, reporter, started)
     yield from (_run_alone(trial, store, reporter) for trial in alone)
@@ -83,22 +89,27 @@ def _run_alone(trial: Trial, store: FeatureStore, reporter: Reporter) -> Outcome
         if trial.folds:
             outcome = _run_folds(trial, trial.folds, store, reporter)
         else:
-            outcome = _outcome(train(trial.recipe, trial.folder, store=store, reporter=reporter))
+            run = train(
+                trial.recipe, trial.folder, store=store, reporter=reporter, watch=trial.watch
+            )
+            outcome = _outcome(run)
+    except PrunedError as end:
+        outcome = Outcome(trial.folder, "pruned", end.metrics, reason=str(end))
     except FieldmarkError as error:
         return _failed(trial, error, time.perf_counter() - started)
     return replace(outcome, seconds=time.perf_counter() - started)
 
 
 def _run_together(
-    task: Task, trials: Sequence[Trial], store: FeatureStore, reporter: Reporter, started: float
+    task: Task, heads: Sequence[Head], store: FeatureStore, reporter: Reporter, started: float
 ) -> Iterator[Outcome]:
     """Each trial is charged the same share of what all of them took."""
 
     def progress(done: int, total: int) -> None:
         reporter.progress("features", done, total, {})
 
-    outcomes = list(run_head_trials(task, trials, store, progress))
-    seconds = (time.perf_counter() - started) / len(trials)
+    outcomes = list(run_head_trials(task, heads, store, progress))
+    seconds = (time.perf_counter() - started) / len(heads)
     yield from (replace(outcome, seconds=seconds) for outcome in outcomes)
 
 

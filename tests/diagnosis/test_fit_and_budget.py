@@ -203,6 +203,18 @@ def test_a_few_epochs_that_val_tells_nothing_of(look, well, name, outcome, end, 
     assert look(name, (settings, well(epochs + 1, **curves))).outcome == outcome
 
 
+def test_a_run_that_was_ended_early_is_not_called_short(record, well):
+    from fieldmark.diagnosis.diagnose import diagnose_run
+    from fieldmark.studies.run import Run, RunWriter
+
+    curves = well(**{"val/loss": bent(1.22, 1.0), "train/lr": RATE})
+    run = record((CONSTANT, curves))
+    with RunWriter.open(run.folder) as writer:
+        writer.fail("worse than the median", status="pruned")
+    found = {f.check: f for f in diagnose_run(Run(run.folder))}["too_short"]
+    assert found.why_not == "the run was ended early: worse than the median"
+
+
 def settled(after: int) -> np.ndarray:
     """80 % on val, reached in one go after so many epochs."""
     return np.r_[np.full(after, 0.1), np.full(31 - after, 0.8)]

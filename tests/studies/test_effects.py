@@ -7,7 +7,7 @@ import pytest
 
 from fieldmark.errors import SettingError
 from fieldmark.studies.answers import Answers
-from fieldmark.studies.effects import Cell, interactions, main_effects, study_spread
+from fieldmark.studies.effects import AnsweredCell, interactions, main_effects, study_spread
 from fieldmark.studies.spread import estimate
 
 SIZES, DIMS = (224, 336), (1024, 4096, 8192)
@@ -18,7 +18,7 @@ def grid(top1, *, seeds=2, photos=600, seed=0):
     rng = np.random.default_rng(seed)
     hard = 0.8 * rng.random(photos)
     return [
-        Cell(
+        AnsweredCell(
             {"size": size, "dim": dim},
             Answers(hard + 0.2 * rng.random((seeds, photos)) < top1(size, dim)),
         )
@@ -60,7 +60,7 @@ def test_p_values_are_corrected_for_their_number():
     signs = [(1 if cell.settings["size"] == 336 else -1) / 3 for cell in cells]
     alone = estimate(signs, [cell.answers for cell in cells], study_spread(cells))
     assert effect.verdict.p == pytest.approx(4 * alone.p_value())
-    one_axis = [Cell({"size": c.settings["size"]}, c.answers) for c in cells[::3]]
+    one_axis = [AnsweredCell({"size": c.settings["size"]}, c.answers) for c in cells[::3]]
     assert [e.verdict.comparisons for e in main_effects(one_axis)] == [1]
 
 
@@ -119,6 +119,6 @@ def test_grids_that_are_none_are_refused():
     with pytest.raises(SettingError, match="6 cells have only 5 different settings"):
         main_effects([*cells[:5], cells[0]])
     with pytest.raises(SettingError, match=r"the same axes, got \['dim', 'size'\] and \['lr'\]"):
-        main_effects([*cells, Cell({"lr": 1.0}, cells[0].answers)])
+        main_effects([*cells, AnsweredCell({"lr": 1.0}, cells[0].answers)])
     with pytest.raises(SettingError, match=r"Use 0\.01"):
         main_effects(cells, care=2)

@@ -16,12 +16,18 @@ from fieldmark.studies.lease import Lease, Leases
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import Outcome
 
-EXECUTORS = {
-    "in this process": LocalExecutor,
-    "two processes": lambda path: LocalExecutor(path, workers=2, lapse=2),
-}
+EXECUTORS = ["in this process", "two processes", pytest.param("ray", marks=pytest.mark.slow)]
 
-executors = pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTORS)
+
+@pytest.fixture(params=EXECUTORS)
+def make(request):
+    """From the import path of what runs trials to an executor."""
+    if request.param == "ray":
+        return request.getfixturevalue("on_two_nodes")
+    workers = 1 if request.param == "in this process" else 2
+    return lambda path: LocalExecutor(path, workers=workers, lapse=2)
+
+
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no signals")
 
 
@@ -39,7 +45,6 @@ def results_of(statuses):
     return [status for status in statuses if status != "lost"]
 
 
-@executors
 def test_each_run_is_made_once_and_told_once(make, fake, design, tmp_path, monkeypatch):
     monkeypatch.setenv("TRACE", str(tmp_path / "trace"))
     sys.modules.pop(fake, None)
@@ -54,7 +59,6 @@ def test_each_run_is_made_once_and_told_once(make, fake, design, tmp_path, monke
     assert len((tmp_path / "trace").read_text(encoding="utf-8").splitlines()) == 12
 
 
-@executors
 def test_only_what_is_missing_is_run(make, fake, design, tmp_path, monkeypatch):
     monkeypatch.setenv("TRACE", str(tmp_path / "trace"))
     sys.modules.pop(fake, None)
@@ -79,7 +83,6 @@ axes:
 """
 
 
-@executors
 def test_a_failure_is_a_result_and_ends_nothing(make, fake, design, tmp_path):
     study = Study.create(tmp_path / "study", design())
     told = list(make(f"{fake}:raises").run(study))
@@ -109,7 +112,6 @@ def test_a_trial_without_an_outcome_is_a_failure(fake, design, tmp_path):
     assert {r.reason for r in told if r.status == "failed"} == {"It was given no outcome."}
 
 
-@executors
 def test_a_sampler_that_learns_is_asked_until_it_has_had_its_trials(make, fake, design, tmp_path):
     text = """\
         name: rate

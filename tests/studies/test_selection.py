@@ -5,7 +5,7 @@ import pytest
 
 from fieldmark.errors import SettingError
 from fieldmark.studies.answers import Answers
-from fieldmark.studies.effects import Cell
+from fieldmark.studies.effects import AnsweredCell
 from fieldmark.studies.selection import Best, best_cell, cheapest_cell
 from fieldmark.studies.spread import SeedSpread
 
@@ -13,7 +13,7 @@ from fieldmark.studies.spread import SeedSpread
 def cells(tops, *, photos=500, seeds=1, seed=0, costs=None):
     rng = np.random.default_rng(seed)
     return [
-        Cell(
+        AnsweredCell(
             {"number": i},
             Answers(rng.random((seeds, photos)) < top),
             None if costs is None else costs[i],
@@ -51,7 +51,7 @@ def test_seeds_add_to_the_luck():
 
 def test_cells_that_answer_alike_owe_nothing_to_luck():
     right = np.random.default_rng(0).random(300) < 0.7
-    grid = [Cell({"number": i}, Answers(right)) for i in range(5)]
+    grid = [AnsweredCell({"number": i}, Answers(right)) for i in range(5)]
     assert best_cell(grid).optimism == pytest.approx(0, abs=1e-9)
 
 

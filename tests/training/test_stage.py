@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fieldmark.errors import TrainingError
 from fieldmark.recipe import Rate, Stage
-from fieldmark.training.memory import Passes
+from fieldmark.training.memory import Passes, in_passes
 from fieldmark.training.nonfinite import all_finite
 from fieldmark.training.optim import ParameterPlan, make_optimizer, parameter_plan
 from fieldmark.training.stage import (
@@ -219,6 +219,37 @@ def test_what_does_not_fit_is_taken_in_passes_bit_for_bit_as_accumulation(
     assert small.sizes == [16, 8] + [4] * 12
     also = ", and BatchNorm measures each alone" if batch_norm else ""
     assert told == [f"  out of memory at batch 16: steps are now taken as 4 x 4{also}"]
+
+
+def test_a_pass_without_gradients_is_cut_until_it_fits():
+    told: list[str] = []
+    model, passes = network().eval(), Passes(None, told.append)
+    small, batch = Small(model, 2), samples(9).inputs
+    for _ in range(2):  # the second time it is known
+        torch.testing.assert_close(in_passes(small, batch, passes), model(batch))
+    assert small.sizes == [9, 5, 3] + 2 * [2, 2, 2, 2, 1]
+    assert told == ["  out of memory at 9 photos seen at once: now 2 at a time"]
+    with pytest.warns(UserWarning, match="out of memory at 9 photos seen at once: now 2 at a time"):
+        in_passes(Small(model, 2), batch, Passes())
+    with pytest.raises(TrainingError, match=r"single photo does not fit into memory .*image_size"):
+        in_passes(Small(model, 0), batch, Passes())
+    with pytest.raises(RuntimeError, match="a defect"):
+        in_passes(Small(model, 0, RuntimeError("a defect")), batch, Passes())
+
+
+@pytest.mark.parametrize("error", [*ERRORS, ValueError("a defect")], ids=repr)
+def test_an_optimiser_without_memory_is_told_apart_from_a_batch(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    def step(self, closure=None):
+        raise error
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    kind, said = TrainingError, r"optimiser's step on 0 MB of weights, whatever the batch\. End"
+    if isinstance(error, ValueError):
+        kind, said = ValueError, "a defect"
+    with pytest.raises(kind, match=said):
+        fit(network(), [[samples(4)]])
 
 
 def test_passes_that_are_not_alike_step_as_the_whole():

@@ -82,7 +82,7 @@ def check_photos(
     """
     known = _recall(remembered)
     verdicts = {key: known[key] for photo in photos if (key := _name(photo)) in known}
-    stale = [photo for photo in photos if not _is_current(photo, verdicts.get(_name(photo)))]
+    stale = unchecked(photos, remembered)
     done = len(photos) - len(stale)
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="fieldmark-audit")
     try:
@@ -106,6 +106,12 @@ def check_photos(
         seen=any(_name(photo) in known for photo in photos),
         new=frozenset(photo.key for photo in photos if _name(photo) not in known),
     )
+
+
+def unchecked(photos: Sequence[Photo], remembered: Path) -> list[Photo]:
+    """The photos that `check_photos` would decode."""
+    known = _recall(remembered)
+    return [photo for photo in photos if not _is_current(photo, known.get(_name(photo)))]
 
 
 def _name(photo: Photo) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fieldmark import machine
+from fieldmark import cache_room, machine
 from fieldmark.data.dataset import Photo
 from fieldmark.data.decoding import decoders
 from fieldmark.data.loader import batches, load_batches
@@ -41,7 +41,7 @@ def resized_photos(
     """The resized photos a view crops from, read-only, by key; what `folder` lacks is added.
 
     Once the folder holds `most_bytes`, of whatever views, no more is added: photos that the result
-    lacks are decoded by the loader as ever. Nothing is thrown out; the folder may be deleted.
+    lacks are decoded by the loader as ever. The folder's bound (`cache_room`) holds beside it.
 
     Args:
         folder: Where they are kept, as `<name of the way>/<hash of ids>.safetensors`.
@@ -61,6 +61,7 @@ def resized_photos(
     """
     whole = view.uncropped()
     home = folder / _way(whole)
+    cache_room.use(home)
     rows = {name: row for path in shards_in(home) for name, row in _open(path).items()}
     missing = {name: photo for name, photo in zip(ids, photos, strict=True) if name not in rows}
     row_bytes = 3 * view.resize_size**2 + _NAME_BYTES
@@ -69,6 +70,8 @@ def resized_photos(
     for start in range(0, len(chosen), step):
         names = chosen[start : start + step]
         pixels = _decode([missing[name] for name in names], whole, workers)
+        if not cache_room.make_room(folder.parent, pixels.nbytes):
+            break
         rows |= _open(write_shard(home, names, pixels))
         if progress:
             progress(len(ids) - len(missing) + start + len(names), len(ids))
@@ -85,7 +88,8 @@ def _way(whole: View) -> str:
         "decoders": decoders(),
         **{name: versions[name] for name in ("torch", "torchvision", "cpu")},
     }
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    name = sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return f"{whole.resize}@{whole.resize_size}px@{name}"
 
 
 def _bytes_in(folder: Path) -> int:

@@ -76,18 +76,18 @@ def decode_whole(path: Path) -> Decoded:
     return decode_reduced(path, lambda _height, _width: 1)
 
 
-def decode_reduced(path: Path, most: Divisor) -> Decoded:
+def decode_reduced(source: Path | bytes, most: Divisor) -> Decoded:
     """Like `decode`, but of a plain JPEG no more pixels than are of use.
 
     Args:
-        path: Of the file.
+        source: The file's path, or what is in it.
         most: By how much a photo of (height, width) may be divided; below 2, not at all.
 
     Raises:
         DataError: As `decode` does, or `most`.
     """
     try:
-        data = path.read_bytes()
+        data = source if isinstance(source, bytes) else source.read_bytes()
         size = _jpeg_size(data)
         if size is not None and math.prod(size) <= MAX_PIXELS:
             # Whether the photo lies on its side is read only where that may matter.
@@ -99,7 +99,8 @@ def decode_reduced(path: Path, most: Divisor) -> Decoded:
     except DataError:  # of `most`
         raise
     except Exception as error:  # for damaged files Pillow's plugins raise nearly anything
-        raise DataError(f"`{path}` can't be read as a photo: {_reason(error)}.") from error
+        name = "What was given" if isinstance(source, bytes) else f"`{source}`"
+        raise DataError(f"{name} can't be read as a photo: {_reason(error)}.") from error
 
 
 def decoders() -> dict[str, str]:

@@ -131,14 +131,14 @@ class View:
 
     def load(
         self,
-        path: Path,
+        source: Path | bytes,
         *,
         box: Box | None = None,
         seed: int = 0,
         epoch: int = 0,
         sample: str = "",
     ) -> Tensor:
-        """Decode a photo and apply the view: uint8 (3, image_size, image_size).
+        """Decode a photo, by its path or given as bytes: uint8 (3, image_size, image_size).
 
         No more is decoded than twice the size the photo is resized to (see `decoding`).
         """
@@ -149,7 +149,7 @@ class View:
             return min(part.height / sides[0], part.width / sides[1]) / 2
 
         chance = Chance((seed, epoch, sample))
-        decoded = decode_reduced(path, divisor)
+        decoded = decode_reduced(source, divisor)
         return self._show(decoded.image, _divided(box, decoded.divisor), chance)
 
     def apply(

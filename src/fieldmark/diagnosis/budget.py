@@ -31,8 +31,15 @@ FEWEST_SECONDS = 5.0
     refuted_by="With twice the length val is better by less than chance.",
     otherwise="{share:.0%} of what `{key}` fell came in the second half of the stage",
 )
+def too_short(run: RunEvidence) -> Seen:
+    """How the last stage ended, unless a study ended it early by choice."""
+    if run.run.status == "pruned":
+        return unknown("ended_early", why=str(run.run.reason).rstrip("."))
+    return _still_gaining(run)
+
+
 @last_stage
-def too_short(stage: StageEvidence) -> Seen:
+def _still_gaining(stage: StageEvidence) -> Seen:
     """Val best in the last quarter and still gaining, in progress by lr: no schedule hides it.
 
     In a stage of few epochs val may not have begun to gain: then a loss on minitrain that has

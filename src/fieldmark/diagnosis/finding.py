@@ -26,6 +26,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "not_rehearsed": "it was not tried beforehand: `fieldmark rehearse {recipe}` does",
         "no_such_axis": "no axis of the study varies {what}",
         "too_few_cells": "it takes {needed} finished cells, there are {found}",
+        "ended_early": "the run was ended early: {why}",
         "one_step": "nothing was trained for long enough: {found} step(s)",
         "not_finite": "`{key}` is not finite at step {step}, which is told elsewhere",
     }

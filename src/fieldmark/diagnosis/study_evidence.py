@@ -8,8 +8,7 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.studies.answered import answered_cells, plain
 from fieldmark.studies.compare import compare
 from fieldmark.studies.design import Cell
-from fieldmark.studies.effects import Cell as AnsweredCell
-from fieldmark.studies.effects import study_spread
+from fieldmark.studies.effects import AnsweredCell, study_spread
 from fieldmark.studies.space import Axis
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import Summary, summarize

@@ -5,11 +5,11 @@ from typing import Any
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.studies.answers import read_answers
-from fieldmark.studies.effects import Cell, Setting
+from fieldmark.studies.effects import AnsweredCell, Setting
 from fieldmark.studies.study import Study
 
 
-def answered_cells(study: Study) -> list[Cell]:
+def answered_cells(study: Study) -> list[AnsweredCell]:
     """The cells all of whose seeds are finished; none where the objective is not top-1."""
     if study.design.file.objective.metric != "top1":
         return []
@@ -24,7 +24,7 @@ def answered_cells(study: Study) -> list[Cell]:
                 answers = read_answers([result.folder for result in finished], split)
             except FieldmarkError:
                 continue  # its run was moved or removed; the table still has its number
-            cells.append(Cell(settings, answers, sum(r.seconds for r in finished)))
+            cells.append(AnsweredCell(settings, answers, sum(r.seconds for r in finished)))
     return cells
 
 

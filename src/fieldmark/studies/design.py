@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from fieldmark.checked_yaml import check_text, locate
 from fieldmark.errors import RecipeError
 from fieldmark.recipe import Recipe
+from fieldmark.studies.pruner import unfair
 from fieldmark.studies.sampler import Point, drawn
 from fieldmark.studies.space import ADAPTIVE, Space, StudyFile
 
@@ -86,7 +87,7 @@ class Design:
             path, _, value = override.partition("=")
             _set(base, path, YAML(typ="safe", pure=True).load(value))
         design = cls(file, base, (text, base_text, tuple(overrides)))
-        mistakes = design.mistakes()
+        mistakes = design.mistakes() or design.unfair_pruning()
         if mistakes:
             count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
             raise RecipeError("\n  ".join([f"{name} has {count}:", *mistakes[:MOST_MISTAKES]]))
@@ -195,6 +196,15 @@ class Design:
             examples = {text: point for point, texts in reversed(refused) for text in texts}
             found = [(self._line(0, None), f"{_words(p)}: {text}") for text, p in examples.items()]
         return [f"line {line}: {text}" for line, text in sorted(found)]
+
+    def unfair_pruning(self) -> list[str]:
+        """Why the study's pruner would not be fair, with its line, if so."""
+        found = self.file.pruner and unfair(map(self.recipe, self.corners()), self.folds)
+        if not found:
+            return []
+        place: Any = YAML(typ="rt").load(self.texts[0])
+        where = f"line {1 + place.lc.key('pruner')[0]}" if "pruner" in place else "command line"
+        return [f"{where}: `pruner`: {found}"]
 
     def _refusal(self, point: Point) -> list[str]:
         """What is wrong with the recipe at a point."""

@@ -23,7 +23,7 @@ Key = frozenset[tuple[str, Setting]]
 
 
 @dataclass(frozen=True)
-class Cell:
+class AnsweredCell:
     """One setting of every axis, and what came of it.
 
     Attributes:
@@ -90,7 +90,7 @@ class Interaction:
 
 
 def main_effects(
-    cells: Sequence[Cell], *, care: float = CARE, spread: SeedSpread | None = None
+    cells: Sequence[AnsweredCell], *, care: float = CARE, spread: SeedSpread | None = None
 ) -> list[Effect]:
     """Every two settings of every axis, averaged over the cells that differ in nothing else.
 
@@ -118,7 +118,7 @@ def main_effects(
 
 
 def interactions(
-    cells: Sequence[Cell], *, care: float = CARE, spread: SeedSpread | None = None
+    cells: Sequence[AnsweredCell], *, care: float = CARE, spread: SeedSpread | None = None
 ) -> list[Interaction]:
     """Every two settings of every two axes: whether their effects just add up.
 
@@ -144,13 +144,13 @@ def interactions(
     return [Interaction(*what, verdict) for (what, _), verdict in zip(found, verdicts, strict=True)]
 
 
-def study_spread(cells: Sequence[Cell]) -> SeedSpread | None:
+def study_spread(cells: Sequence[AnsweredCell]) -> SeedSpread | None:
     """The cells' own spread between seeds, pooled; None where a cell has a single seed."""
     answers = [cell.answers for cell in cells]
     return pooled_spread(answers) if min(len(each.seeds) for each in answers) > 1 else None
 
 
-def _by_settings(cells: Sequence[Cell]) -> dict[Key, Cell]:
+def _by_settings(cells: Sequence[AnsweredCell]) -> dict[Key, AnsweredCell]:
     """Cells by their settings, held to have the same axes and no settings twice."""
     if not cells:
         raise SettingError("A grid needs cells, got none.")
@@ -169,7 +169,7 @@ def _by_settings(cells: Sequence[Cell]) -> dict[Key, Cell]:
     return at
 
 
-def _pairs_of_levels(at: Mapping[Key, Cell]) -> list[tuple[str, Pair]]:
+def _pairs_of_levels(at: Mapping[Key, AnsweredCell]) -> list[tuple[str, Pair]]:
     """Every axis with every two of its settings, in the order they come up."""
     levels: dict[str, dict[Setting, None]] = {}
     for cell in at.values():
@@ -192,7 +192,7 @@ def _corners(key: Key, axes: tuple[str, str], levels: tuple[Pair, Pair]) -> list
 
 
 def _contrast(
-    at: Mapping[Key, Cell],
+    at: Mapping[Key, AnsweredCell],
     signs: Sequence[tuple[Key, int]],
     count: int,
     spread: SeedSpread | None,
@@ -201,7 +201,9 @@ def _contrast(
     return estimate(weights, [at[key].answers for key, _ in signs], spread)
 
 
-def _judge_all(cells: Sequence[Cell], found: Sequence[Estimate], care: float) -> list[Verdict]:
+def _judge_all(
+    cells: Sequence[AnsweredCell], found: Sequence[Estimate], care: float
+) -> list[Verdict]:
     check_care(care)
     p = holm([each.p_value() for each in found])
     p_care = holm([p_at_care(each, care) for each in found])

@@ -1,4 +1,4 @@
-"""Who runs a study's trials: this process, or several on this machine.
+"""Who runs a study's trials: this process, or several on this machine; for more see `ray_executor`.
 
 All workers are alike and none leads. Each takes a group of runs under a lease, hands it to
 `run_trials`, records what comes, and takes the next, until nothing is left; several machines that
@@ -23,6 +23,7 @@ from typing import Protocol, cast
 
 from fieldmark import machine
 from fieldmark.errors import SettingError, TrainingError
+from fieldmark.studies import control
 from fieldmark.studies.lease import LAPSE, Lease, Leases
 from fieldmark.studies.results import Result, Slot
 from fieldmark.studies.study import LEASES, Group, Study
@@ -61,22 +62,32 @@ class LocalExecutor:
         """
         if self.workers < 1:
             raise SettingError(f"`workers` must be 1 or more, got {self.workers}.")
-        module, colon, name = self.run_trials.partition(":")
-        if not (module and colon and name) or not _is_there(module):
-            raise SettingError(
-                f"`run_trials` is an import path such as `fieldmark.trials:run_trials`, "
-                f"got {self.run_trials!r}."
-            )
+        check_import_path(self.run_trials)
 
     def run(self, study: Study) -> Iterator[Result]:
         """See `Executor`."""
+        control.begin(study.folder)
         if self.workers == 1:
             yield from work(study, load(self.run_trials), self.lapse)
         else:
             yield from _Crew(study, self).run()
 
 
-def _is_there(module: str) -> bool:
+def check_import_path(path: str) -> None:
+    """Refuse what is no import path of a function.
+
+    Raises:
+        SettingError: it is no `module:function`, or there is no such module.
+    """
+    module, colon, name = path.partition(":")
+    if not (module and colon and name) or not is_there(module):
+        raise SettingError(
+            f"`run_trials` is an import path such as `fieldmark.trials:run_trials`, got {path!r}."
+        )
+
+
+def is_there(module: str) -> bool:
+    """Whether a module could be imported; its package is, where it has one."""
     with contextlib.suppress(ModuleNotFoundError):  # its package is not there
         return importlib.util.find_spec(module) is not None
     return False
@@ -88,19 +99,26 @@ def load(path: str) -> RunTrials:
     return cast("RunTrials", getattr(importlib.import_module(module), name))
 
 
+def owner_name() -> str:
+    """A name for whoever takes leases, unlike that of any other."""
+    return f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
 def work(study: Study, run_trials: RunTrials, lapse: float = LAPSE) -> Iterator[Result]:
     """Run groups under leases until every slot has a result, or the budget is used up.
+
+    Between results it heeds `studies.control`.
 
     Yields:
         the results that this worker recorded.
     """
-    owner = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
-    leases = Leases(study.folder / LEASES, owner, lapse=lapse)
+    leases = Leases(study.folder / LEASES, owner_name(), lapse=lapse)
+    orders = control.Orders(study.folder)
     while True:
         study.results()  # of others, for the budget
         waits = False
         for group in study.groups():
-            if study.is_out_of_time:
+            if study.is_out_of_time or orders.heed():
                 return
             if not study.missing(group):
                 continue
@@ -109,7 +127,10 @@ def work(study: Study, run_trials: RunTrials, lapse: float = LAPSE) -> Iterator[
                 waits = True
                 continue
             with lease:
-                yield from _run_group(study, group, lease, run_trials)
+                for result in run_group(study, group, lease, run_trials):
+                    yield result
+                    if orders.heed():
+                        return
         if not waits:
             study.read_again()
             if study.plan().is_done:
@@ -122,7 +143,7 @@ def work(study: Study, run_trials: RunTrials, lapse: float = LAPSE) -> Iterator[
             study.extend()
 
 
-def _run_group(study: Study, group: Group, lease: Lease, run_trials: RunTrials) -> Iterator[Result]:
+def run_group(study: Study, group: Group, lease: Lease, run_trials: RunTrials) -> Iterator[Result]:
     """Run what a group lacks, and record each outcome, as long as the lease is held."""
     records = study.records
     missing = study.missing(group)
@@ -151,7 +172,7 @@ def _outcomes(
 
     Where it raises, each trial left is tried by itself, so that one can't fail the others.
     """
-    trials = [study.records.trial(slot, lease, suffix) for slot in slots]
+    trials = [study.trial(slot, lease, suffix) for slot in slots]
     left = {trial.folder: slot for trial, slot in zip(trials, slots, strict=True)}
     given = _ask(run_trials, trials)
     reason = "It was given no outcome."
@@ -180,7 +201,7 @@ def _all_failed(
     study: Study, slots: Sequence[Slot], lease: Lease, reason: str, suffix: str = ""
 ) -> Iterator[tuple[Slot, Outcome]]:
     for slot in slots:
-        folder = study.records.trial(slot, lease, suffix).folder
+        folder = study.trial(slot, lease, suffix).folder
         yield slot, Outcome(folder, "failed", reason=reason)
 
 

@@ -3,7 +3,8 @@
 A lease is the file ``<folder>/<name>/<token>.json``. Whoever makes the file of the next token has
 it; of many that try, one can. The holder rewrites it again and again. An observer takes it over
 only when it has itself watched it unchanged for `lapse` seconds of its own monotonic clock: no two
-machines' clocks are ever compared, and a clock that is set changes nothing.
+machines' clocks are ever compared, and a clock that is set changes nothing. It need not wait for a
+holder that it knows to be dead: a process of the same machine, and gone (`processes`).
 
 A holder that slept through this (a stopped process, a paused machine) can't know it. So a token is
 a fence: the new holder spoils the place where an earlier token would put its results, before it
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fieldmark import durable
+from fieldmark import durable, processes
 
 LAPSE = 30.0  # seconds; long against a garbage collection, short against a night
 BEATS = 6  # heartbeats in that time
@@ -114,7 +115,7 @@ class Leases:
 
     def _is_free(self, name: str, token: int) -> bool:
         content, now = _read(self.folder / name, token), time.monotonic()
-        if _is_released(content):
+        if _is_released(content) or processes.is_surely_dead(_process(content)):
             return True
         before = self._watched.get(name)
         if before is None or before[:2] != (token, content):
@@ -144,11 +145,17 @@ def _name(token: int) -> str:
 
 
 def _content(owner: str, beat: int, *, released: bool = False) -> bytes:
-    return json.dumps({"owner": owner, "beat": beat, "released": released}).encode()
+    holder = {"owner": owner, "process": processes.mark()}
+    return json.dumps({**holder, "beat": beat, "released": released}).encode()
 
 
 def _read(folder: Path, token: int) -> bytes:
     return (folder / _name(token)).read_bytes()
+
+
+def _process(content: bytes) -> str | None:
+    """The mark of the holder's process; none in a file that a power cut emptied."""
+    return json.loads(content).get("process") if content else None
 
 
 def _is_released(content: bytes) -> bool:

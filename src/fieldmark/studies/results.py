@@ -5,6 +5,9 @@ with it the run is done. The token is that of the lease (`studies.lease`) it was
 takes over a lease first puts the record `lost` where the lost holders' records would go; of two who
 make one file only one can. So a holder that wakes up finds its places taken, and a run has one
 result.
+
+A failure can be taken back, by the file ``seed-<n>.<token>.taken-back``; then the run is made again
+under the next token.
 """
 
 import json
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fieldmark import durable
+from fieldmark.errors import SettingError
 from fieldmark.recipe import Recipe
 from fieldmark.studies.design import Cell
 from fieldmark.studies.lease import Lease
@@ -48,7 +52,7 @@ class Result:
 
     cell: str
     seed: int
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "failed", "pruned"]
     metrics: dict[str, float]
     seconds: float
     reason: str | None
@@ -71,11 +75,32 @@ class Results:
 
     def of(self, slot: Slot) -> Result | None:
         """What came of a slot, if anything did yet."""
-        if slot.key not in self._found:
-            for _, record in self._records(slot):
-                if record["status"] != "lost":
+        known = self._found.get(slot.key)
+        if known is None or known.status == "failed":  # which may have been taken back
+            self._found.pop(slot.key, None)
+            for token, record in self._records(slot):
+                if record["status"] != "lost" and not self._taken_back(slot, token).exists():
                     self._found[slot.key] = _result(slot, record, self._place(slot))
         return self._found.get(slot.key)
+
+    def take_back(self, slot: Slot, by: str) -> None:
+        """Have a failed slot run again; its record stays, beside who wished so.
+
+        Raises:
+            SettingError: it has not failed. What finished is never run again: picking the better
+                of two would flatter it.
+        """
+        result = self.of(slot)
+        if result is None or result.status != "failed":
+            state = result.status if result else "without a result"
+            raise SettingError(
+                f"Only what failed can be run again; cell {slot.cell.hash}, seed {slot.seed} is "
+                f"{state}."
+            )
+        content = json.dumps({"by": by, "time": durable.now()}, ensure_ascii=False)
+        for token, record in self._records(slot):
+            if record["status"] == "failed":
+                _create(self._taken_back(slot, token), content.encode(errors="backslashreplace"))
 
     @property
     def seconds(self) -> float:
@@ -137,6 +162,9 @@ class Results:
 
     def _path(self, slot: Slot, token: int) -> Path:
         return self._place(slot) / f"seed-{slot.seed}.{token}.json"
+
+    def _taken_back(self, slot: Slot, token: int) -> Path:
+        return self._place(slot) / f"seed-{slot.seed}.{token}.taken-back"
 
     def _records(self, slot: Slot) -> list[tuple[int, dict[str, Any]]]:
         """Each token that left a record of this slot, and the record."""

@@ -18,7 +18,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,12 +80,12 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running``, ``finished`` or ``failed``; a killed run goes on saying ``running``."""
+        """``running`` (a killed run too), ``finished``, ``failed``, or ``pruned``: ended early."""
         return str(self.manifest["status"])
 
     @property
     def reason(self) -> str | None:
-        """Why a failed run failed."""
+        """Why a failed run failed, or a pruned one was ended."""
         return self.manifest.get("reason")
 
     @property
@@ -102,7 +102,7 @@ class Run:
         """Every recorded number in long form: step, epoch, stage, stage_index, key, value, time."""
         rows: list[tuple[Any, ...]] = []
         stages: dict[str, int] = {}
-        for record in self._steps:
+        for record in self.measured:
             index = stages.setdefault(record["stage"], len(stages))
             head = (record["step"], record["epoch"], record["stage"], index)
             rows += [(*head, *metric, record["time"]) for metric in record["metrics"].items()]
@@ -111,11 +111,11 @@ class Run:
     @cached_property
     def keys(self) -> list[str]:
         """The metrics recorded, sorted."""
-        return sorted({key for record in self._steps for key in record["metrics"]})
+        return sorted({key for record in self.measured for key in record["metrics"]})
 
     def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """One metric's steps (N,) int64 and values (N,) float64; empty where not recorded."""
-        found = [record for record in self._steps if key in record["metrics"]]
+        found = [record for record in self.measured if key in record["metrics"]]
         steps = np.array([record["step"] for record in found], dtype=np.int64)
         return steps, np.array([record["metrics"][key] for record in found], dtype=np.float64)
 
@@ -123,7 +123,7 @@ class Run:
     def stages(self) -> list[StageSpan]:
         """The training stages in their order, with the steps they were recorded at."""
         steps: dict[str, list[int]] = {}
-        for record in self._steps:
+        for record in self.measured:
             steps.setdefault(record["stage"], []).append(record["step"])
         return [StageSpan(name, min(found), max(found)) for name, found in steps.items()]
 
@@ -145,14 +145,15 @@ class Run:
                 f"`{self.folder}` holds no predictions of `{split}`, only of: "
                 f"{', '.join(found) or 'no split'}. Run `fieldmark eval` on it."
             )
-        return pl.read_parquet(path)
+        return pl.read_parquet(io.BytesIO(path.read_bytes()))  # its name may be no Unicode
 
     @cached_property
     def _records(self) -> list[dict[str, Any]]:
         return durable.read(self.folder / METRICS)
 
     @cached_property
-    def _steps(self) -> list[dict[str, Any]]:
+    def measured(self) -> list[dict[str, Any]]:
+        """What was recorded at each step, in order: step, epoch, stage, metrics, time."""
         steps: list[dict[str, Any]] = []
         for record in self._records:
             if record.get("event") == "resumed":
@@ -196,11 +197,10 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         durable.make_folder(folder)
         durable.replace(folder / RECIPE, recipe_text.encode())
         writer = cls(folder, started)
-        try:
+        with ExitStack() as stack:
+            stack.callback(writer.close)  # where the manifest can't be written
             durable.replace(folder / MANIFEST, content)
-        except BaseException:
-            writer.close()
-            raise
+            stack.pop_all()
         return writer
 
     @classmethod
@@ -299,9 +299,9 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         self.update_manifest(status="finished", ended=durable.now())
         self.close()
 
-    def fail(self, reason: str) -> None:
-        """Mark the run as failed, say why, and close it."""
-        self.update_manifest(status="failed", reason=reason, ended=durable.now())
+    def fail(self, reason: str, status: str = "failed") -> None:
+        """Mark the run as failed, or as ended otherwise, say why, and close it."""
+        self.update_manifest(status=status, reason=reason, ended=durable.now())
         self.close()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fieldmark.errors import SettingError
 from fieldmark.studies.answers import check_same_photos
-from fieldmark.studies.effects import Cell, study_spread
+from fieldmark.studies.effects import AnsweredCell, study_spread
 from fieldmark.studies.spread import LEVEL, SeedSpread, estimate
 from fieldmark.studies.verdict import CARE, Verdict, judge
 
@@ -63,17 +63,18 @@ class Cheapest:
     best_cost: float
     verdict: Verdict | None
 
-    def describe(self, name: str = "it", best: str = "the best") -> str:
-        """One sentence."""
+    def describe(self, name: str | None = None, best: str = "the best") -> str:
+        """One sentence and the verdict; a cell without a `name` is called by its position."""
         if self.verdict is None:
             return f"No cheaper cell keeps up with {best}."
+        name = name or f"cell {self.cell + 1}"
         return (
             f"The cheapest cell not shown to be worse than {best} is {name}, at "
             f"{self.cost / self.best_cost:.0%} of the cost. {self.verdict.describe(best, name)}"
         )
 
 
-def best_cell(cells: Sequence[Cell], *, spread: SeedSpread | None = None) -> Best:
+def best_cell(cells: Sequence[AnsweredCell], *, spread: SeedSpread | None = None) -> Best:
     """The best of n cells and its optimism.
 
     Draws n cells again and again around their true top-1, with the covariance that photos and
@@ -108,7 +109,7 @@ def best_cell(cells: Sequence[Cell], *, spread: SeedSpread | None = None) -> Bes
 
 
 def cheapest_cell(
-    cells: Sequence[Cell], *, care: float = CARE, spread: SeedSpread | None = None
+    cells: Sequence[AnsweredCell], *, care: float = CARE, spread: SeedSpread | None = None
 ) -> Cheapest:
     """The cheapest cell that comparing does not show to be worse than the best.
 
@@ -134,7 +135,7 @@ def cheapest_cell(
 
 
 def _against(
-    cells: Sequence[Cell], position: int, best: int, care: float, spread: SeedSpread | None
+    cells: Sequence[AnsweredCell], position: int, best: int, care: float, spread: SeedSpread | None
 ) -> Verdict:
     answers = [cells[best].answers, cells[position].answers]
     found = estimate((-1, 1), answers, spread)
@@ -150,7 +151,7 @@ def _against(
     )
 
 
-def _covariance(cells: Sequence[Cell], spread: SeedSpread | None) -> NDArray[np.float64]:
+def _covariance(cells: Sequence[AnsweredCell], spread: SeedSpread | None) -> NDArray[np.float64]:
     """(cells, cells), of the cells' top-1: photos are common to all, seeds to each its own."""
     _check(cells)
     rows = np.stack([cell.answers.right.mean(0) for cell in cells])
@@ -163,7 +164,7 @@ def _covariance(cells: Sequence[Cell], spread: SeedSpread | None) -> NDArray[np.
     return covariance
 
 
-def _check(cells: Sequence[Cell]) -> None:
+def _check(cells: Sequence[AnsweredCell]) -> None:
     if len(cells) < 2:
         raise SettingError(f"The best is picked from two cells or more, got {len(cells)}.")
     for cell in cells[1:]:

@@ -161,6 +161,37 @@ class Search(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
+class Pruner(Section):
+    """Which runs are ended early, compared with earlier ones at the same evaluation on `val`.
+
+    Never in the last stage's warm-up, nor before the last stage. By Optuna; a name alone will do.
+    """
+
+    name: Literal["median", "percentile", "successive_halving", "hyperband"]
+    startup: Count = 5
+    """Runs that are finished before `median` and `percentile` end any."""
+    best: Annotated[float, Field(gt=0, lt=100)] = 25.0
+    """Per cent of the earlier runs among which `percentile` goes on."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """One in so many goes on at each rung of `successive_halving` and `hyperband`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _options_belong(self) -> Self:
+        takes = {"median": {"startup"}, "percentile": {"startup", "best"}}
+        allowed = takes.get(self.name, {"reduction"}) | {"name"}
+        if wrong := sorted(self.model_fields_set - allowed):
+            raise ValueError(
+                f"`{wrong[0]}` is no option of {self.name}, which takes "
+                f"{', '.join(sorted(allowed - {'name'}))}."
+            )
+        return self
+
+
 class Objective(Section):
     """What is measured, and on which photos."""
 
@@ -211,6 +242,7 @@ class StudyFile(Section):
     seeds: Count = 1
     """Runs of each cell: with the base's seed and those after it."""
     budget: Budget = Budget()
+    pruner: Pruner | None = None
     expect: Expect | None = None
 
     @field_validator("axes")

@@ -117,6 +117,20 @@ class Estimate:
         z = brentq(lambda z: self._reach(z) - distance, 0, _FARTHEST, xtol=1e-6)
         return 2 * float(ndtr(-z))
 
+    def least_seen(self, comparisons: int = 1) -> float:
+        """The least true difference that p <= 5 % shows in four of five repeats.
+
+        Args:
+            comparisons: How many are looked at together, p corrected for all (Bonferroni).
+        """
+        z = float(ndtri(1 - (1 - LEVEL) / 2 / comparisons))
+        return self._reach(z) + float(ndtri(0.8)) * self.error
+
+    def with_more(self, *, seeds: float = 1, photos: float = 1) -> Self:
+        """What it would be with so many times the seeds and photos."""
+        parts = tuple(part.with_more(seeds=seeds, photos=photos) for part in self.parts)
+        return replace(self, parts=parts)
+
     def _reach(self, z: float) -> float:
         """Half an interval, of the level that a normal one of +-z standard errors has."""
         if z == 0:

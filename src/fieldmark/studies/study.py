@@ -7,6 +7,7 @@
     leases/<group>/<token>.json          who works on what; see `studies.lease`
     cells/<hash>/seed-<n>.<token>        runs, each in a folder of its own
     cells/<hash>/seed-<n>.<token>.json   what came of each; see `studies.results`
+    control.jsonl                        who paused or stopped it; see `studies.control`
 
 States are derived from these and kept nowhere else: run again, and what has no result is run.
 """
@@ -15,20 +16,22 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fieldmark import durable
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.studies.design import Cell, Design
-from fieldmark.studies.lease import holder_of
+from fieldmark.studies.lease import Lease, holder_of
+from fieldmark.studies.pruner import Judge, curves_of
 from fieldmark.studies.results import Result, Results, Slot
 from fieldmark.studies.sampler import Point, proposed
+from fieldmark.studies.trial import Trial
 
 JOURNAL = "journal.jsonl"
 LEASES = "leases"
-State = Literal["waiting", "running", "finished", "failed"]
+State = Literal["waiting", "running", "finished", "failed", "pruned"]
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,16 @@ class Study:
         """What came of every slot that has come to something, by cell and seed."""
         found = ((slot.key, self.records.of(slot)) for slot in self.slots())
         return {key: result for key, result in found if result}
+
+    def trial(self, slot: Slot, lease: Lease, suffix: str = "") -> Trial:
+        """The slot as a trial under a lease, watched where the study has a pruner."""
+        trial = self.records.trial(slot, lease, suffix)
+        pruner, metric = self.design.file.pruner, self.design.metric
+        if pruner is None:
+            return trial
+        lower = self.design.file.objective.lower_is_better
+        earlier = curves_of((result.folder for result in self.results().values()), metric)
+        return replace(trial, watch=Judge(pruner, metric, lower, earlier))
 
     def states(self) -> dict[tuple[str, int], State]:
         """How each slot is; one whose worker was killed is `running` until it is taken over."""

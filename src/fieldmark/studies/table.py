@@ -30,10 +30,10 @@ class Summary(NamedTuple):
         mean: Of the objective over the seeds that finished; None where none did.
         spread: Their standard deviation, n - 1; None below two.
         seeds: How many finished.
-        failed: How many did not.
+        failed: How many did not, those that were ended early by a pruner aside.
         status: Of the one furthest from its end.
         seconds: Of all of them.
-        reason: Why some failed.
+        reason: Why some failed or were ended early.
     """
 
     mean: float | None
@@ -108,14 +108,14 @@ def summarize(study: Study, cell: Cell, states: Mapping[tuple[str, int], State])
     slots = study.slots_of(cell)
     found = [result for slot in slots if (result := study.records.of(slot))]
     values = [_value(study, result) for result in found if result.status == "finished"]
-    reasons = list(dict.fromkeys(r.reason for r in found if r.status == "failed" and r.reason))
+    reasons = list(dict.fromkeys(r.reason for r in found if r.status != "finished" and r.reason))
     mean = math.fsum(values) / len(values) if values else None
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     of_cell = {states[slot.key] for slot in slots}
-    order: tuple[State, ...] = ("running", "waiting", "finished", "failed")
+    order: tuple[State, ...] = ("running", "waiting", "finished", "pruned", "failed")
     status = next(state for state in order if state in of_cell)
     seconds = math.fsum(result.seconds for result in found)
-    failed = len(found) - len(values)
+    failed = sum(result.status == "failed" for result in found)
     reason = "; ".join(reasons) or None
     return Summary(mean, spread, len(values), failed, status, seconds, reason)
 
@@ -252,7 +252,7 @@ def _differences(study: Study, axis: str, against: Any, to: Any) -> list[float]:
     for cell in study.cells:
         for slot in study.slots_of(cell):
             result = study.records.of(slot)
-            if result is None or result.status == "failed":
+            if result is None or result.status != "finished":
                 continue
             for point in cell.points:
                 others = json.dumps({k: v for k, v in point.items() if k != axis})

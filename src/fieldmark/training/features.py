@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fieldmark import cache_room
 from fieldmark.shards import read_shard, shards_in, write_shard
 
 SHARD_BYTES = 64 << 20  # little enough to lose to a power cut, enough to write at full speed
@@ -27,7 +28,8 @@ class FeatureStore:
     It is handed keys, ids and a way to compute, and knows neither photos nor networks. A key names
     all that decides how a map comes about (weights, preprocessing, size, type); an id names the
     content of a photo. New photos therefore cost only themselves, and a pass that was cut off
-    goes on where its last shard ended.
+    goes on where its last shard ended. Maps are memory-mapped. The folder does not outgrow its
+    bound (`cache_room`): what was unused for longest goes, and what then has no room is not kept.
 
     Args:
         folder: where shards are kept, as `<key>/<hash of ids>.safetensors`.
@@ -46,6 +48,7 @@ class FeatureStore:
             ids: content hash of each photo; two equal photos are computed once.
             compute: positions to batches of (positions, maps), in any order.
         """
+        cache_room.use(self.folder / key)
         wanted: dict[str, Positions] = {}
         for position, name in enumerate(ids):
             wanted.setdefault(name, []).append(position)
@@ -81,10 +84,15 @@ class FeatureStore:
             maps.append(batch)
             yield _spread(names[-len(positions) :], batch, wanted)
             if sum(part.nbytes for part in maps) >= SHARD_BYTES:
-                write_shard(self.folder / key, names, torch.cat(maps))
+                self._keep(key, names, torch.cat(maps))
                 names, maps = [], []
         if maps:
-            write_shard(self.folder / key, names, torch.cat(maps))
+            self._keep(key, names, torch.cat(maps))
+
+    def _keep(self, key: str, names: Sequence[str], maps: Tensor) -> None:
+        """Write a shard, unless the cache is full of what is in use."""
+        if cache_room.make_room(self.folder, maps.nbytes):
+            write_shard(self.folder / key, names, maps)
 
 
 def _read(path: Path, wanted: dict[str, Positions]) -> Iterator[tuple[Positions, Tensor]]:

@@ -1,5 +1,6 @@
 """What to do when a step does not fit into memory: take it in smaller passes, and say so."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,6 +20,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in _SAYINGS)
 
 
+def _warn(line: str) -> None:
+    warnings.warn(line.strip(), stacklevel=3)
+
+
 class Passes:
     """How many samples go through the network at once: whole batches, or what memory allows.
 
@@ -28,14 +33,12 @@ class Passes:
 
     Args:
         most: samples in a pass; None for whole batches.
-        tell: is told of each change, once it works.
+        tell: is told of each change, once it works; by default it is a warning.
     """
 
-    def __init__(
-        self, most: int | None = None, tell: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, most: int | None = None, tell: Callable[[str], None] = _warn) -> None:
         self.most = most
-        self._tell = tell
+        self.say = tell
 
     def halve(self, largest: int, error: BaseException) -> None:
         """Go on with half of the pass that did not fit.
@@ -55,7 +58,7 @@ class Passes:
         """Take no more at a time than another process of the training has room for."""
         if most != self.most:
             self.most = most
-            self._tell(f"  out of memory in one process: none takes more than {most} at a time now")
+            self.say(f"  out of memory in one process: none takes more than {most} at a time now")
 
     def tell(self, batch: int, failed: int, *, norms: bool) -> None:
         """Say that batches of `batch` samples are cut now, since `failed` at once did not fit."""
@@ -64,7 +67,34 @@ class Passes:
         line = (
             f"out of memory at batch {failed}: steps are now taken as {-(-batch // most)} x {size}"
         )
-        self._tell(f"  {line}" + (", and BatchNorm measures each alone" if norms else ""))
+        self.say(f"  {line}" + (", and BatchNorm measures each alone" if norms else ""))
+
+
+def in_passes(compute: Callable[[Tensor], Tensor], batch: Tensor, passes: Passes) -> Tensor:
+    """`compute(batch)` without gradients, in smaller passes where memory does not suffice for all.
+
+    Args:
+        compute: (B, ...) to (B, ...), each sample by itself.
+        batch: (B, ...).
+        passes: what is known so far, and who is told.
+
+    Raises:
+        TrainingError: one sample does not fit.
+    """
+    failed = None
+    while True:
+        size = min(passes.most or len(batch), len(batch))
+        try:
+            found = torch.cat([compute(part) for part in torch.split(batch, size)])
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = failed or size
+            passes.halve(size, error)
+            continue
+        if failed:
+            passes.say(f"  out of memory at {failed} photos seen at once: now {size} at a time")
+        return found
 
 
 def moving_statistics(model: nn.Module) -> list[Tensor]:

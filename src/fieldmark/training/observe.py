@@ -78,3 +78,7 @@ class Stopwatch(Generic[Item]):
         waited, total = self._waited, now - self._since
         self._waited, self._since = 0.0, now
         return {"train/data_seconds": waited, "train/compute_seconds": total - waited}
+
+    def leave_out(self, seconds: float) -> None:
+        """Count this much of the lap as neither: it was a pause."""
+        self._since += seconds

@@ -127,9 +127,24 @@ def train_steps(
             told = world.all_said(_origin(model, gradient, parts, name))
             raise TrainingError(_telling(bad, step, optimizer, told))
         before_step()
+        _move(optimizer, clip_norm)
+        yield total
+
+
+def _move(optimizer: Optimizer, clip_norm: float | None) -> None:
+    """The step itself, whose memory no smaller batch makes less."""
+    try:
         shape_gradients(optimizer, clip_norm)
         optimizer.step()
-        yield total
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        weights = sum(parameter.nbytes for parameter in trained(optimizer))
+        raise TrainingError(
+            f"Memory does not suffice for the optimiser's step on {weights / 1e6:,.0f} MB of "
+            "weights, whatever the batch. End other programs and go on with --resume, or freeze "
+            "more of the backbone (`train`); sgd keeps half of what adam keeps."
+        ) from error
 
 
 @dataclass(frozen=True)

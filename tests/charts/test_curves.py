@@ -8,7 +8,11 @@ import pytest
 from PIL import Image
 from polars.testing import assert_frame_equal
 
-from fieldmark import charts
+from fieldmark.charts import curves
+from fieldmark.charts.curves import Mark, curves_data
+from fieldmark.charts.curves_drawing import training_chart
+from fieldmark.charts.look import THEMES
+from fieldmark.charts.picture import save_chart
 from fieldmark.errors import SettingError
 from fieldmark.studies.run import Run, RunWriter
 
@@ -41,7 +45,7 @@ def run(tmp_path):
 
 
 def test_the_loss_panel_holds_every_finite_record(run):
-    data = charts.curves_data(run, "loss")
+    data = curves_data(run, "loss")
     expected = [
         (0, 0, "val", 4.0),
         (0, 0, "minitrain", 2.0),
@@ -62,23 +66,23 @@ def test_the_loss_panel_holds_every_finite_record(run):
     assert data.rates.rows() == [(0, 10, 1.0), (0, 20, 0.1), (1, 24, 0.0)]
     assert data.best == (0, 20, 2.0)  # the first of two equals
     assert data.domain == (0.0, pytest.approx(4.2))
-    assert data.labels["text"].to_list() == ["val 2.50", "minitrain 1.25"]
-    assert data.labels["y"].to_list() == [2.5, 1.25]
+    assert data.labels.rows() == [("val", 2.5, 2.5), ("minitrain", 1.25, 1.25)]
 
 
 def test_the_top1_panel_has_no_running_train(run):
-    data = charts.curves_data(run, "top1")
+    data = curves_data(run, "top1")
     assert set(data.curves["split"]) == {"val", "minitrain"}
     assert data.best == (0, 20, 0.75)
     assert data.domain == pytest.approx((0.2, 1.0))
-    assert data.labels["text"].to_list() == ["minitrain 96.0%", "val 50.0%"]
+    assert data.labels["split"].to_list() == ["minitrain", "val"]
+    assert [data.shown(value) for value in data.labels["value"]] == ["96.0%", "50.0%"]
 
 
 def test_running_loss_is_smoothed_within_its_stage(tmp_path):
     losses = [float(n % 2) for n in range(45)]  # a window of 3
     records = [(n, None, "head", {"train/loss": loss}) for n, loss in enumerate(losses)]
     records += [(45 + n, None, "all", {"train/loss": 9.0}) for n in range(45)]
-    smooth = charts.curves_data(make_run(tmp_path / "run", records)).curves["smooth"].to_list()
+    smooth = curves_data(make_run(tmp_path / "run", records)).curves["smooth"].to_list()
     inner = [sum(losses[n - 1 : n + 2]) / 3 for n in range(1, 44)]
     assert smooth[:45] == pytest.approx([0.5, *inner, 0.5])
     assert smooth[45:] == pytest.approx([9.0] * 45)
@@ -88,7 +92,7 @@ def test_one_wild_loss_does_not_set_the_scale(tmp_path):
     losses = [1.0] * 300
     losses[7] = 1000.0
     records = [(n, None, "head", {"train/loss": loss}) for n, loss in enumerate(losses)]
-    data = charts.curves_data(make_run(tmp_path / "run", records))
+    data = curves_data(make_run(tmp_path / "run", records))
     assert data.domain[1] < 100
     assert data.curves["value"].max() == 1000.0
 
@@ -104,32 +108,32 @@ def test_one_wild_loss_does_not_set_the_scale(tmp_path):
     ],
 )
 def test_labels_are_spread_without_leaving_the_panel(values, places):
-    assert charts._spread(values, 0.5, 0.0) == pytest.approx(places)
+    assert curves._spread(values, 0.5, 0.0) == pytest.approx(places)
 
 
 def test_a_metric_that_is_not_there_is_named(tmp_path, run):
     with pytest.raises(SettingError, match=r"`metric` must be one of loss, top1, got 'f1'"):
-        charts.curves_data(run, "f1")
+        curves_data(run, "f1")
     empty = make_run(tmp_path / "empty", [(1, None, "head", {"train/lr": 0.1})])
     with pytest.raises(SettingError, match=r"empty` has recorded no loss yet, only: train/lr\."):
-        charts.training_chart(empty)
+        training_chart(empty)
 
 
 def test_the_drawing_has_a_pane_for_each_stage(run):
-    loss, top1 = charts.training_chart(run).to_dict()["hconcat"]
+    loss, top1 = training_chart(run).to_dict()["hconcat"]
     assert [len(row["hconcat"]) for row in loss["vconcat"]] == [2, 2]  # values, learning rate
     assert [len(row["hconcat"]) for row in top1["vconcat"]] == [2]
     assert top1["vconcat"][0]["title"]["subtitle"] == "○ best val 75.0%, step 20"
 
 
 def test_a_png_is_drawn_at_twice_the_size_and_not_blank(tmp_path, run):
-    charts.save(charts.training_chart(run), tmp_path / "curves.png")
+    save_chart(training_chart(run), tmp_path / "curves.png")
     picture = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
     height, width, _ = picture.shape
     assert 1200 < width < 2000
     assert 500 < height < 900
     assert (picture[0] == 255).all()
-    for colour in (charts.COLOURS["val"], charts.COLOURS["minitrain"]):
+    for colour in (THEMES["light"]["val"], THEMES["light"]["minitrain"]):
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (picture == rgb).all(axis=2).sum() > 500
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["curves.png"]
@@ -146,13 +150,22 @@ def test_a_png_is_drawn_at_twice_the_size_and_not_blank(tmp_path, run):
     ids=["one loss", "one accuracy", "one of both", "six stages"],
 )
 def test_runs_with_little_to_show_are_drawn(tmp_path, records):
-    charts.save(charts.training_chart(make_run(tmp_path / "run", records)), tmp_path / "x.svg")
+    save_chart(training_chart(make_run(tmp_path / "run", records)), tmp_path / "x.svg")
     svg = (tmp_path / "x.svg").read_text(encoding="utf-8")
     assert svg.startswith("<svg")
     assert "NaN" not in svg
     assert "undefined" not in svg
 
 
-def test_other_formats_are_refused(tmp_path, run):
-    with pytest.raises(SettingError, match=r"saved as `.png` or `.svg`, got `.*x.pdf`"):
-        charts.save(charts.training_chart(run), tmp_path / "x.pdf")
+def test_a_mark_stands_on_the_point_of_its_curve_that_is_nearest(run):
+    marks = [Mark(1, "val/loss", 18, "rises"), Mark(2, "val/top1", 0, "elsewhere")]
+    data = curves_data(run, "loss", marks)
+    assert data.marks.rows() == [(0, 20, 2.0, "1", "rises")]  # the first of two at step 20
+    drawn = training_chart(run).to_dict()
+    assert "rises" not in str(drawn)  # unless asked for
+
+
+def test_what_was_judged_out_of_fold_stands_for_val(tmp_path):
+    records = [(n, None, "head", {"out_of_fold/loss": 2.0 - n}) for n in range(2)]
+    data = curves_data(make_run(tmp_path / "run", records))
+    assert data.curves.select("split", "value").rows() == [("val", 2.0), ("val", 1.0)]

@@ -1,0 +1,182 @@
+"""Whether `fieldmark study plan` foretells what a study takes: time, memory and disk.
+
+Each study is planned and then run, in processes of their own: a grid of photo sizes and sketches
+cold and with its features at hand, a sweep of heads, and a training of the whole backbone. Memory
+is what the process has to itself at its fullest moment (RssAnon, looked at every 10 ms; Linux
+only). Without CUB photos, toy drawings are used for all of them. On a machine that others use too,
+`--cpu` compares seconds of processor time instead; pin it to one core then.
+
+    python bench/forecast.py --cub CUB_200_2011
+    python bench/forecast.py --json
+"""
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+MOST = 0.25  # of the truth
+UNITS = {"seconds": (1, "s"), "memory": (1e6, "MB"), "disk": (1e6, "MB")}
+
+BASE = """\
+data: {folder: "%s", split: %s, image_size: 224}
+stages:
+  - {name: head, train: head, lr: 1, length: 60 epochs, schedule: cosine}
+  - {name: all, train: {"backbone.*": 0.1, "*": 1}, lr: 0.02, length: 1 epoch, batch_size: 16}
+"""
+GRID = """\
+name: grid
+question: Size or sketch?
+base: "%s@head"
+axes:
+  - {key: data.image_size, values: [224, 336]}
+  - {key: pooling.sketch_dim, values: [8192, 2048]}
+"""
+SWEEP = """\
+name: sweep
+question: Which decay?
+base: "%s@head"
+axes:
+  - {key: stages.head.weight_decay, values: [0, 1e-5, 1e-4, 1e-3]}
+  - {key: stages.head.lr, values: [0.3, 1, 3]}
+"""
+TRAINED = """\
+name: trained
+question: Does momentum help?
+base: "%s"
+axes:
+  - {key: stages.all.momentum, values: [0.8, 0.9]}
+"""
+
+
+def plan(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
+    """Plan a study here: what `fieldmark study plan --format json` prints."""
+    import fieldmark.study_cost
+    from fieldmark import probe
+    from fieldmark.study_plan import plan as plan_study
+
+    assert fieldmark.study_cost  # loaded before the clock starts
+    if cpu:
+        probe.clock = time.process_time
+    console = Console(file=io.StringIO(), width=10**6)
+    plan_study(console, str(study), [], out, "json")
+    (row,) = json.loads(console.file.getvalue())
+    return row
+
+
+def run(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
+    """Run a study here; seconds, and bytes at the fullest moment."""
+    from fieldmark.cost import own_memory
+    from fieldmark.questions import run as run_study
+    from fieldmark.trials import run_trials
+
+    assert run_trials  # loaded before the clock starts
+    clock = time.process_time if cpu else time.perf_counter
+    most, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            most[0] = max(most[0], own_memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = clock()
+    run_study(Console(file=io.StringIO()), str(study), [], out, 1)
+    seconds = clock() - started
+    ended.set()
+    watcher.join()
+    return {"seconds": seconds, "memory": most[0]}
+
+
+def call(what: str, study: Path, out: Path, cache: Path, *, cpu: bool) -> dict[str, object]:
+    """The same in a process of its own."""
+    arguments = [sys.executable, __file__, what, str(study), str(out), *(["--cpu"] * cpu)]
+    environment = os.environ | {"FIELDMARK_CACHE": str(cache)}
+    done = subprocess.run(arguments, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def compare(study: Path, out: Path, cache: Path, *, cpu: bool) -> dict[str, tuple[float, float]]:
+    """Foretold and true, of each quantity."""
+    cache.mkdir(exist_ok=True)
+    started = time.perf_counter()
+    told = call("--plan", study, out, cache, cpu=cpu)
+    planning = time.perf_counter() - started
+    before = bytes_in(cache)
+    true = call("--run", study, out, cache, cpu=cpu)
+    true["disk"] = bytes_in(out) + bytes_in(cache) - before
+    parts = {name: round(seconds, 1) for name, seconds in told["parts"].items()}
+    print(f"planned in {planning:.0f} s: {parts}", file=sys.stderr)
+    return {name: (float(told[name]), float(true[name])) for name in UNITS}
+
+
+def measure(
+    cub: Path | None, folder: Path, *, cpu: bool
+) -> dict[str, dict[str, tuple[float, float]]]:
+    from fieldmark.data.toy import write_toy
+
+    toy = folder / "toy"
+    write_toy(toy)
+    bases = {"toy": BASE % (toy, "fractions")}
+    bases["birds"] = BASE % (cub, "official") if cub else bases["toy"]
+    for name, text in bases.items():
+        (folder / f"{name}.yaml").write_text(text)
+    cases = {
+        "toy, all layers": (TRAINED, "toy", "toy"),
+        "grid, cold": (GRID, "birds", "birds"),
+        "grid, warm": (GRID, "birds", "birds"),
+        "sweep of heads, warm": (SWEEP, "birds", "birds"),
+        "toy grid, cold": (GRID, "toy", "toy-grid"),
+    }
+    found = {}
+    for number, (case, (study, base, cache)) in enumerate(cases.items()):
+        path = folder / f"study-{number}.yaml"
+        path.write_text(study % (folder / f"{base}.yaml"))
+        found[case] = compare(path, folder / f"out-{number}", folder / f"cache-{cache}", cpu=cpu)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cub", type=Path, default=os.environ.get("FIELDMARK_CUB"))
+    parser.add_argument("--json", action="store_true", help="print one JSON object as well")
+    parser.add_argument("--cpu", action="store_true", help="compare processor time")
+    parser.add_argument("--plan", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=2, type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.plan or options.run:
+        here = plan(*options.plan, cpu=options.cpu) if options.plan else None
+        print(json.dumps(here or run(*options.run, cpu=options.cpu)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(options.cub, Path(folder), cpu=options.cpu)
+    missed = []
+    print(f"{'study':24}{'':9}{'foretold':>10}{'true':>10}{'off by':>8}")
+    for case, quantities in found.items():
+        for name, (unit, label) in UNITS.items():
+            told, true = quantities[name]
+            off = told / true - 1
+            sign = "MISSED" if abs(off) > MOST else ""
+            if sign:
+                missed.append(f"{case}: {name}")
+            numbers = f"{told / unit:9.4g} {true / unit:9.4g} {label:2}"
+            print(f"{case:24}{name:8} {numbers} {off:+6.0%} {sign}")
+    if options.json:
+        print(json.dumps({"figures": found, "targets": {"most": MOST}, "missed": missed}))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

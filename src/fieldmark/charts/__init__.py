@@ -1,0 +1,1 @@
+"""Charts: first the numbers behind a picture, as plain data, then its drawing."""

@@ -1,0 +1,181 @@
+"""What classifiers on frozen features will take: a few of their real steps, on features made up."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fieldmark import probe
+from fieldmark.cost import Cost, Pass, own_memory, size_of
+from fieldmark.head_order import MEASURED, Head, Order, orders
+from fieldmark.head_trials import loads, up_to_classifier, write
+from fieldmark.probe import Timed, time_network
+from fieldmark.scratch import most_bytes
+from fieldmark.studies.trial import OUT_OF_FOLD
+from fieldmark.training.features import SHARD_BYTES
+from fieldmark.training.heads import FrozenFeatures
+
+FEW, MORE = 2, 10  # steps, and so many on top of them
+TRIES = 3
+WRITTEN = 3  # runs
+RECORD = 1000  # bytes a study writes of a run beside it
+MOST_MULTIPLIED = 2048  # photos whose products are timed; of more it is reckoned
+
+
+def add_heads(cost: Cost, shared: Pass, heads: Sequence[Head]) -> None:
+    """Add what `head_trials.run_head_trials` takes for these trials.
+
+    Args:
+        cost: Is added to.
+        shared: What all trials see.
+        heads: As `head_trials.start_head` gives them.
+    """
+    started = probe.clock()
+    parts = list(loads(heads, len(shared.photos)))
+    networks = [up_to_classifier(shared.task, part[0].recipe) for load in parts for part in load]
+    cost.add("building", probe.clock() - started)
+    for _ in parts:
+        shared.look(cost)
+    pooled: dict[tuple[object, ...], Timed] = {}
+    for network, part in zip(networks, (part for load in parts for part in load), strict=True):
+        kind = part[0].features_key()[:-1]  # another seed takes as long
+        if kind not in pooled:
+            pooled[kind] = time_network(network, shared.maps)
+        cost.add(f"{shared.side}: pooling", pooled[kind], len(shared.photos))
+    taken: dict[object, _OrderTime] = {}
+    for load in parts:
+        _add_load(cost, shared, load, taken)
+    _add_runs(cost, shared, heads[0], len(heads))
+    cost.memory = max(cost.memory, _memory(shared, parts))
+
+
+@dataclass(frozen=True)
+class _OrderTime:
+    """Seconds of one order's parts on one cut of the photos."""
+
+    products: Timed
+    beginning: Timed
+    step: Timed
+    measuring: Timed
+
+
+def _add_load(
+    cost: Cost, shared: Pass, load: Sequence[Sequence[Head]], taken: dict[object, _OrderTime]
+) -> None:
+    """Add what the heads of one load take, over all folds."""
+    folds = load[0][0].trial.folds or 1
+    train, judged = _cut(shared, load[0][0].trial.folds)
+    parts = [
+        (FrozenFeatures(rows), part) for rows, part in zip(_rows(shared, load), load, strict=True)
+    ]
+    for order in orders(parts, shared.photos, train, judged):
+        started = probe.clock()
+        steps = order.steps
+        cost.add("drawing samples", probe.clock() - started, folds)
+        kinds = [(rows.rows.shape[1], len(heads)) for rows, heads in order.parts]
+        likeness = (tuple(kinds), len(steps[0]))
+        if likeness not in taken:
+            taken[likeness] = _time_order(order, steps)
+        found = taken[likeness]
+        what = f"{shared.side}: training heads"
+        cost.add(what, found.products)
+        cost.add(what, found.beginning, folds)
+        cost.add(what, found.step, folds * len(steps))
+        cost.add(what, found.measuring, folds * (len(order.measured_after) + 1))
+
+
+def _cut(shared: Pass, folds: int | None) -> tuple[list[int], dict[str, list[int]]]:
+    """A cut of the photos as large as the real ones."""
+    count = len(shared.photos)
+    if folds:
+        return (
+            [n for n in range(count) if n % folds],
+            {OUT_OF_FOLD: list(range(0, count, folds))},
+        )
+    split = shared.task.split
+    judged = {"minitrain": split.minitrain_in_train, "val": range(len(split.train), count)}
+    return list(range(len(split.train))), {name: list(part) for name, part in judged.items()}
+
+
+def _rows(shared: Pass, load: Sequence[Sequence[Head]]) -> list[Tensor]:
+    """Features as long as the real ones; what they hold does not count."""
+    lengths = [part[0].settings.weight.shape[1] for part in load]
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(len(shared.photos), max(lengths), generator=generator)
+    drawn /= drawn.norm(dim=1, keepdim=True)
+    return [drawn[:, :length].contiguous() for length in lengths]
+
+
+def _time_order(order: Order, steps: Sequence[Tensor]) -> _OrderTime:
+    """Take a few steps, with and without a measurement, and once more of them."""
+
+    def seconds(count: int, measured_after: Collection[int] = ()) -> float:
+        return _seconds(lambda: order.take(steps[:count], measured_after))
+
+    few, more = min(FEW, len(steps)), min(FEW + MORE, len(steps))
+    products = max(0.0, seconds(few) - (begun := seconds(few)))  # they are kept from then on
+    longer = [seconds(more) for _ in range(TRIES)]
+    begun = min(begun, seconds(few))
+    measuring = max(0.0, seconds(few, range(few)) - begun) / few
+    step = Timed(tuple(max(0.0, s - begun) / max(1, more - few) for s in longer))
+    beginning = max(0.0, begun - few * step.seconds - measuring)
+    return _OrderTime(Timed((products,)), Timed((beginning,)), step, Timed((measuring,)))
+
+
+def _seconds(compute: Callable[[], object]) -> float:
+    started = probe.clock()
+    compute()
+    return probe.clock() - started
+
+
+def _add_runs(cost: Cost, shared: Pass, head: Head, runs: int) -> None:
+    """Add the writing of runs, and their size."""
+    photos, classes = len(shared.photos), len(head.settings.bias)
+    folds = head.trial.folds
+    judged = range(photos) if folds else range(len(shared.task.split.train), photos)
+    empty = np.full((photos, classes), np.nan, np.float32)
+    empty[list(judged)] = np.random.default_rng(0).random((len(judged), classes))
+    split = OUT_OF_FOLD if folds else "val"
+    seen = {split: [np.array([len(judged), 1.23456789, len(judged) / 3])]}
+    with TemporaryDirectory() as folder:
+        done = [
+            replace(
+                head,
+                trial=replace(head.trial, folder=Path(folder) / str(number)),
+                losses=[torch.zeros(MEASURED)],
+                logits={split: empty},
+                folds=np.zeros(photos, np.int64) if folds else None,
+                curve=dict.fromkeys(range(1, MEASURED + 1), seen),
+            )
+            for number in range(WRITTEN)
+        ]
+        each = [_seconds(lambda one=one: write(shared.task, one, shared.photos)) for one in done]  # type: ignore[misc]
+        cost.add("writing runs", Timed(tuple(each)), runs)
+        cost.disk += runs * (size_of(Path(folder)) // WRITTEN + RECORD)
+
+
+def _memory(shared: Pass, parts: Sequence[Sequence[Sequence[Head]]]) -> int:
+    """Bytes of the process at the fullest moment: of the pass, or of the training after it."""
+    count = len(shared.photos)
+    heads = [head for load in parts for part in load for head in part]
+    classes = len(heads[0].settings.bias)
+    held = max(4 * count * sum(_length(part) for part in load) for load in parts)
+    rows = min(held, most_bytes())  # the others are mapped
+    products = max(sum(4 * count**2 for part in load if _is_dual(part, count)) for load in parts)
+    answers = 4 * count * classes * len(heads) * (1 if heads[0].trial.folds else 2)
+    begun = 4 * count * classes * max(sum(len(part) for part in load) for load in parts)
+    training = rows + 2 * products + answers + begun
+    look = 3 * SHARD_BYTES if shared.missing else 0
+    return own_memory() + max(rows + look, training)
+
+
+def _length(part: Sequence[Head]) -> int:
+    return part[0].settings.weight.shape[1]
+
+
+def _is_dual(part: Sequence[Head], count: int) -> bool:
+    return count < 2 * _length(part)

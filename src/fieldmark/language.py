@@ -1,0 +1,121 @@
+"""Sentences in the reader's language, from catalogues of templates with one set of keys.
+
+What is to be said is a `Said`: a key and the values it is filled with, so that whoever finds
+something out need not know who will read it. Values may be sentences themselves.
+"""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, get_args
+
+from ruamel.yaml import YAML
+
+from fieldmark.errors import SettingError
+
+Lang = Literal["en", "zh"]
+LANGUAGES: tuple[Lang, ...] = get_args(Lang)
+
+_RIGHT_TO_LEFT = {"R", "AL", "RLE", "RLO", "RLI", "LRO"}
+_ISOLATE, _END = "\u2068", "\u2069"
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence yet to be put into words.
+
+    Attributes:
+        key: Its place in the catalogues, as `verdict.real`.
+        values: What its template is filled with, by placeholder.
+    """
+
+    key: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def said(key: str, /, **values: Any) -> Said:
+    """A sentence and its values."""
+    return Said(key, values)
+
+
+def duration(seconds: float) -> Said:
+    """A time in the unit a person would use."""
+    if seconds < 1:
+        return said("value.moment", seconds=seconds)
+    if seconds < 120:
+        return said("value.seconds", seconds=seconds)
+    if seconds < 7200:
+        return said("value.minutes", minutes=seconds / 60)
+    return said("value.hours", hours=seconds / 3600)
+
+
+class Words:
+    """One language's catalogue.
+
+    Args:
+        lang: `en` or `zh`.
+
+    Raises:
+        SettingError: there is no such language.
+    """
+
+    def __init__(self, lang: Lang) -> None:
+        if lang not in LANGUAGES:
+            raise SettingError(f"`lang` must be one of {', '.join(LANGUAGES)}, got {lang!r}.")
+        self.lang = lang
+        self.templates = catalogue(lang)
+
+    def __call__(self, what: Said | str, /, **values: Any) -> str:
+        """The sentence, its names kept from turning the rest around; not escaped for HTML.
+
+        Raises:
+            SettingError: the catalogue lacks the key, or the values a placeholder.
+        """
+        key, given = (what, values) if isinstance(what, str) else (what.key, what.values)
+        try:
+            return self.templates[key].format(**{k: self._plain(v) for k, v in given.items()})
+        except KeyError as missing:
+            raise SettingError(f"`{key}` in `{self.lang}` has no {missing}.") from None
+
+    def term(self, value: Any) -> Any:
+        """A word that stands for a number, such as `low`, in this language; all else as it is."""
+        return self.templates.get(f"terms.{value}", value) if isinstance(value, str) else value
+
+    def has(self, key: str) -> bool:
+        """Whether there is a sentence of that key."""
+        return key in self.templates
+
+    def _plain(self, value: Any) -> Any:
+        if isinstance(value, Said):
+            return self(value)
+        if isinstance(value, tuple):
+            return self.join(value)
+        return isolated(value) if isinstance(value, str) else value
+
+    def join(self, values: tuple[Any, ...]) -> str:
+        """Values one after the other, with the language's comma."""
+        return self.templates["list.comma"].join(str(self._plain(value)) for value in values)
+
+
+def isolated(text: str) -> str:
+    """The text; where it runs from right to left, inside marks that keep this to itself."""
+    turns = any(unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT for letter in text)
+    return f"{_ISOLATE}{text}{_END}" if turns else text
+
+
+@cache
+def catalogue(lang: Lang) -> Mapping[str, str]:
+    """A language's templates for `str.format`, by dotted key."""
+    file = resources.files("fieldmark") / "report" / "words" / f"{lang}.yaml"
+    content = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+    return dict(_flat(content))
+
+
+def _flat(content: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in content.items():
+        path = f"{before}{key}"
+        found += _flat(value, f"{path}.") if isinstance(value, Mapping) else [(path, str(value))]
+    return found

@@ -1,0 +1,98 @@
+"""Where in a photo the model found its class: the class's score, split over positions.
+
+The pooled vector y is a sum over positions, and head and classifier weigh its entries:
+
+    score = w . N(y) = sum_d w_d c_d y_d,   c_d = 1 / (sqrt(|y_d| + eps) |signed_sqrt(y)|)
+
+c is what the signed square root and the L2 norm do to entry d of this photo. Held at its value,
+the score is linear in y and still the score itself, so with y = sum_p f(x_p) position p has the
+share (w c) . f(x_p), and the shares sum to the score exactly. (The gradient in place of c would
+not do: a norm does not change with the length of y, so gradient times y is always 0.)
+
+No f(x_p) need be made: f is homogeneous, of degree 1 for averages and 2 for bilinear poolings,
+sketched or not, so by Euler's theorem the share is x_p . d score / d x_p over the degree, one
+backward pass for all positions. For max, GeM and covariance pooling, which do not sum over
+positions, Euler's split is the same formula, and sums to the score too.
+
+A score means nothing by itself: what is split is how far the named class is above the mean class.
+"""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fieldmark import durable
+from fieldmark.data.dataset import Photo
+from fieldmark.data.transform import View
+from fieldmark.layers.backbone import frozen_copy
+from fieldmark.layers.model import Model
+from fieldmark.layers.pooling import BilinearPooling, CompactBilinearPooling
+from fieldmark.predict import evaluating, frozen_maps
+from fieldmark.studies.judged import judged
+from fieldmark.studies.run import Run
+
+LOOKED = "looked.npz"  # among a run's predictions
+
+
+def score_shares(model: Model, maps: Tensor, classes: Tensor) -> Tensor:
+    """Split how far a class is above the mean class over the positions of each map.
+
+    Args:
+        model: in eval mode; its head ends in a linear classifier.
+        maps: feature maps (B, C, H, W).
+        classes: the class asked about, (B,).
+
+    Returns:
+        (B, H, W), which sums to `logit - mean logit` without the biases.
+    """
+    with torch.inference_mode(mode=False), torch.enable_grad():  # whoever asks may be without
+        x = maps.clone().float().requires_grad_()  # (B, C, H, W)
+        y = model.pooling(x)  # (B, D)
+        weights = _weights(model.head, y.detach(), classes)  # (B, D)
+        (slope,) = torch.autograd.grad((weights * y).sum(), x)  # (B, C, H, W)
+    bilinear = isinstance(model.pooling, (BilinearPooling, CompactBilinearPooling))
+    return (x.detach() * slope).sum(1) / (2 if bilinear else 1)
+
+
+def _weights(head: nn.Sequential, y: Tensor, classes: Tensor) -> Tensor:
+    """What each entry of the pooled vectors (B, D) counts for, (B, D): w c."""
+    *before, classifier = head
+    assert isinstance(classifier, nn.Linear)
+    w = classifier.weight.detach()[classes] - classifier.weight.detach().mean(0)
+    seen = nn.Sequential(*before)(y)  # (B, D); no entry changes its sign
+    return w * torch.where(y == 0, 0, seen / torch.where(y == 0, 1, y))
+
+
+def keep_looks(
+    run: Run, model: Model, view: View, photos: Sequence[Photo], dtype: torch.dtype
+) -> None:
+    """Write down where the model looked in the few photos of `val` that are worth it.
+
+    Args:
+        run: with its predictions.
+        model: as it made them.
+        view: the eval view.
+        photos: those of `val`.
+        dtype: what the backbone computes in.
+    """
+    found = judged(run)
+    if found is None:
+        return
+    at = {photo.key: position for position, photo in enumerate(photos)}
+    chosen = [i for i in found.telling() if found.paths[i] in at]
+    guesses = {at[found.paths[i]]: int(found.guesses[i]) for i in chosen}
+    shares: dict[int, NDArray[np.float16]] = {}
+    with evaluating(model):
+        eyes = frozen_copy(model.backbone, dtype)
+        for positions, maps in frozen_maps(eyes, view, photos, list(guesses), dtype):
+            classes = torch.tensor([guesses[position] for position in positions])
+            grids = score_shares(model, maps, classes)
+            shares |= dict(zip(positions, grids.numpy().astype(np.float16), strict=True))
+    buffer = io.BytesIO()
+    paths = np.array([photos[position].key for position in shares])
+    np.savez_compressed(buffer, paths=paths, shares=np.stack(list(shares.values())))
+    durable.replace(run.folder / "predictions" / LOOKED, buffer.getvalue())

@@ -1,0 +1,265 @@
+"""The sections on a study's cells: table and pictures, effects, cost, what was expected."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from fieldmark.charts.cost import cost_data
+from fieldmark.charts.forest import forest_data
+from fieldmark.charts.grid import Point, axis_data, heat_data
+from fieldmark.charts.rates import amount_data
+from fieldmark.errors import FieldmarkError
+from fieldmark.language import Said, duration, said
+from fieldmark.metrics import wilson_interval
+from fieldmark.report.page import CellRow, Cost, Effects, Expected, Fact, Figure, Grid
+from fieldmark.report.sentences import (
+    axis_answer,
+    best_sentence,
+    effect_sentence,
+    guess_sentences,
+    settings_words,
+)
+from fieldmark.studies.answered import answered_cells, plain
+from fieldmark.studies.design import Cell
+from fieldmark.studies.effects import AnsweredCell, Effect, main_effects, study_spread
+from fieldmark.studies.results import Result
+from fieldmark.studies.run import Run
+from fieldmark.studies.selection import Best, best_cell
+from fieldmark.studies.study import Study
+from fieldmark.studies.table import Summary, score_guess, summarize
+
+MOST_EFFECTS = 40  # that are drawn
+CURVE = 24  # points of a sparkline
+
+
+@dataclass
+class CellsOf:
+    """What came of a study's cells, each thing worked out once."""
+
+    study: Study
+
+    @cached_property
+    def metric(self) -> str:
+        """The objective, as `val/top1`."""
+        return self.study.design.metric
+
+    @cached_property
+    def lower_is_better(self) -> bool:
+        """Whether less of it is better."""
+        return self.study.design.file.objective.lower_is_better
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """Names, in the file's order."""
+        return [axis.name for axis in self.study.design.file.axes]
+
+    @cached_property
+    def summaries(self) -> list[tuple[Cell, Summary]]:
+        """Each cell and what came of it."""
+        states = self.study.states()
+        return [(cell, summarize(self.study, cell, states)) for cell in self.study.cells]
+
+    @cached_property
+    def answered(self) -> list[AnsweredCell]:
+        """The cells all of whose seeds are finished, with their answers photo by photo."""
+        return answered_cells(self.study)
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """What each axis does, where all is known that it takes to say so."""
+        try:
+            return main_effects(self.answered) if len(self.answered) > 1 else []
+        except FieldmarkError:
+            return []  # photos or folds of the cells differ; the table still stands
+
+    @cached_property
+    def best(self) -> Best | None:
+        """The best cell of two or more, and how much of it is luck."""
+        try:
+            cells = self.answered
+            return best_cell(cells, spread=study_spread(cells)) if len(cells) > 1 else None
+        except FieldmarkError:
+            return None
+
+    @cached_property
+    def photos(self) -> int | None:
+        """How many each cell was judged by."""
+        return self.answered[0].answers.right.shape[1] if self.answered else None
+
+    @cached_property
+    def best_pair(self) -> tuple[Cell, Summary] | None:
+        """The cell with the best mean."""
+        known = [(cell, found) for cell, found in self.summaries if found.mean is not None]
+        sign = -1 if self.lower_is_better else 1
+        return max(known, key=lambda each: sign * (each[1].mean or 0.0), default=None)
+
+    def finished(self, cell: Cell) -> list[Result]:
+        """Its results that have a run to look at."""
+        found = [self.study.records.of(slot) for slot in self.study.slots_of(cell)]
+        return [result for result in found if result and result.status == "finished"]
+
+    def interval(self, mean: float | None) -> tuple[float | None, float | None]:
+        """The 95 % interval of a share of the photos; none of another metric."""
+        if mean is None or self.photos is None or not self.metric.endswith("top1"):
+            return None, None
+        return wilson_interval(mean, self.photos)
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """The cells with a result, as pictures take them."""
+        return [
+            Point(
+                dict(point),
+                found.mean,
+                *self.interval(found.mean),
+                found.spread,
+                found.seeds,
+            )
+            for cell, found in self.summaries
+            if found.mean is not None
+            for point in cell.points
+        ]
+
+
+def study_answer(cells: CellsOf) -> list[Said]:
+    """The answer in one sentence, and what the best cell is worth."""
+    told: list[Said] = []
+    by_axis = {
+        axis: [effect for effect in cells.effects if effect.axis == axis] for axis in cells.axes
+    }
+    parts = tuple(axis_answer(axis, found) for axis, found in by_axis.items() if found)
+    if parts:
+        told.append(said("answer.axes", parts=_joined(parts)))
+    if cells.best:
+        told.append(best_sentence(cells.best, cells.answered[cells.best.cell].settings))
+    elif cells.best_pair:
+        cell, found = cells.best_pair
+        shown = f"{found.mean:.4f}" if cells.metric.endswith("loss") else f"{found.mean:.1%}"
+        words = settings_words({k: plain(v) for k, v in cell.points[0].items()})
+        told.append(said("answer.best_so_far", name=words, metric=cells.metric, value=shown))
+    return told or [said("answer.nothing_yet")]
+
+
+def _joined(parts: Sequence[Said]) -> Said:
+    joined, *rest = parts
+    for part in rest:
+        joined = said("answer.and_then", before=joined, after=part)
+    return joined
+
+
+def grid_section(cells: CellsOf) -> Grid:
+    """The cells, and their pictures."""
+    best = cells.best_pair[0].hash if cells.best_pair else None
+    rows = [_row(cells, cell, found, best) for cell, found in cells.summaries]
+    varied = [axis for axis in cells.axes if len({str(p.settings[axis]) for p in cells.points}) > 1]
+    figures: list[Figure] = []
+    lower = cells.lower_is_better
+    if len(varied) >= 2 and not cells.study.design.spaces:
+        data = heat_data(cells.points, (varied[0], varied[1]), cells.metric, lower_is_better=lower)
+        told = said("told.heat", rows=varied[0], columns=varied[1], metric=cells.metric)
+        figures.append(Figure("heat", data, told))
+    for axis in varied:
+        data_of = axis_data(
+            cells.points, axis, cells.metric, kind=_kind(cells, axis), lower_is_better=lower
+        )
+        figures.append(Figure(f"axis-{axis}", data_of, said("told.axis", axis=axis)))
+    return Grid(cells.axes, cells.metric, rows, figures)
+
+
+def _row(cells: CellsOf, cell: Cell, found: Summary, best: str | None) -> CellRow:
+    finished = cells.finished(cell)
+    low, high = cells.interval(found.mean)
+    folder = finished[0].folder if finished else None
+    return CellRow(
+        name=cell.hash,
+        settings=[str(plain(cell.points[0][axis])) for axis in cells.axes],
+        value=found.mean,
+        low=low,
+        high=high,
+        spread=found.spread,
+        seeds=found.seeds,
+        state=found.status,
+        seconds=found.seconds,
+        reason=found.reason,
+        curve=sparkline(folder, cells.metric) if folder else (),
+        run=str(folder.relative_to(cells.study.folder)) if folder else None,
+        best=cell.hash == best,
+    )
+
+
+def sparkline(folder: Any, metric: str) -> list[float]:
+    """A few values of a metric on the way, the last among them."""
+    try:
+        _, values = Run(folder).series(metric)
+    except FieldmarkError:
+        return []
+    step = max(1, -(-len(values) // CURVE))
+    return [float(value) for value in values[::-1][::step][::-1]]
+
+
+def _kind(cells: CellsOf, axis: str) -> Literal["words", "numbers", "ratios"]:
+    space = cells.study.design.spaces.get(axis)
+    if space is None or space.choices is not None:
+        return "words"
+    return "ratios" if space.log else "numbers"
+
+
+def effects_section(cells: CellsOf) -> Effects | None:
+    """What is real of the differences."""
+    if not cells.effects:
+        return None
+    labelled = [
+        (f"{effect.axis}  {effect.a} → {effect.b}", effect.verdict) for effect in cells.effects
+    ]
+    figure = Figure("forest", forest_data(labelled[:MOST_EFFECTS]), said("told.forest"))
+    sentences = [(str(effect.verdict.answer), effect_sentence(effect)) for effect in cells.effects]
+    return Effects(sentences, [figure])
+
+
+def study_cost(cells: CellsOf) -> Cost:
+    """What the cells took."""
+    seconds = sum(found.seconds for _, found in cells.summaries)
+    runs = sum(found.seeds + found.failed for _, found in cells.summaries)
+    facts = [
+        Fact(said("fact.seconds"), duration(seconds)),
+        Fact(said("fact.runs"), str(runs)),
+    ]
+    if runs:
+        facts.append(Fact(said("fact.per_run"), duration(seconds / runs)))
+    priced = [
+        (
+            ", ".join(f"{k} {plain(v)}" for k, v in cell.points[0].items()),
+            found.seconds / found.seeds,
+            found.mean,
+        )
+        for cell, found in cells.summaries
+        if found.mean is not None
+    ]
+    if len(priced) < 2:
+        return Cost(facts)
+    data = cost_data(cells.metric, priced, lower_is_better=cells.lower_is_better)
+    return Cost(facts, [Figure("cost", data, said("told.cost")), *_amount(cells)])
+
+
+def _amount(cells: CellsOf) -> list[Figure]:
+    """What more photos would do, where the cells were trained on different numbers of them."""
+    rows = []
+    for cell, found in cells.summaries:
+        finished = cells.finished(cell)
+        low, high = cells.interval(found.mean)
+        if finished and found.mean is not None and low is not None and high is not None:
+            try:
+                count = int(Run(finished[0].folder).manifest.get("counts", {}).get("train", 0))
+            except FieldmarkError:
+                continue
+            rows.append((count, found.mean, low, high))
+    if len({count for count, *_ in rows}) < 3:
+        return []
+    return [Figure("amount", amount_data(cells.metric, rows), said("told.amount"))]
+
+
+def expected_section(cells: CellsOf) -> Expected | None:
+    """The user's guess against what came."""
+    guess = score_guess(cells.study)
+    return Expected(guess_sentences(guess)) if guess else None

@@ -1,0 +1,226 @@
+"""What stands on the page of a study, of a run, of a folder: pure data, no HTML, no language."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fieldmark import durable
+from fieldmark.diagnosis.advice import next_experiments, next_experiments_of_study
+from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study
+from fieldmark.errors import FieldmarkError, RecordError
+from fieldmark.language import duration, said
+from fieldmark.report.cells import (
+    CellsOf,
+    effects_section,
+    expected_section,
+    grid_section,
+    study_answer,
+    study_cost,
+)
+from fieldmark.report.diagnosed import advice_of, marks, sorted_findings
+from fieldmark.report.page import (
+    Advice,
+    CellRow,
+    Fact,
+    Findings,
+    Next,
+    Origin,
+    Page,
+    Runs,
+    Section,
+    State,
+)
+from fieldmark.report.runs import (
+    curves_section,
+    machine_facts,
+    photo_check,
+    run_answer,
+    run_cost,
+    run_origin,
+    run_photos,
+    seconds_of,
+)
+from fieldmark.report.summary import find, run_row, study_row
+from fieldmark.report.thumbnails import MayShow
+from fieldmark.studies.run import MANIFEST, Run
+from fieldmark.studies.study import JOURNAL, Study
+
+
+def page_of(folder: Path) -> Page:
+    """The page of whatever is in a folder: a study, a run, or several of them.
+
+    Raises:
+        RecordError: it is none of these, or its records can't be read.
+    """
+    if (folder / JOURNAL).is_file():
+        return study_page(Study.open(folder))
+    if (folder / MANIFEST).is_file():
+        return run_page(Run(folder))
+    return folder_page(folder)
+
+
+def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
+    """The page of a study, as far as it is; photos are shown where `may_show` allows it."""
+    cells = CellsOf(study)
+    run = _shown_run(cells)
+    findings = sorted_findings([*diagnose_study(study), *(diagnose_run(run) if run else [])])
+    to_try = next_experiments_of_study(study, findings.fired)
+    to_try += next_experiments(run, findings.fired) if run else []
+    sections: list[Section | None] = [
+        _next(advice_of(findings, to_try)),
+        grid_section(cells),
+        effects_section(cells),
+    ]
+    if run:
+        sections += [
+            curves_section(run, marks(findings)),
+            *_some(findings),
+            *run_photos(run, may_show),
+        ]
+        sections.append(photo_check(run))
+    sections += [study_cost(cells), _study_origin(study, run), expected_section(cells)]
+    plan = study.plan()
+    states = [found.status for _, found in cells.summaries]
+    facts = [
+        Fact(said("fact.cells"), str(plan.cells)),
+        Fact(said("fact.runs"), said("value.of", done=plan.done, all=plan.runs)),
+        Fact(said("fact.judged_by"), study.design.metric),
+    ]
+    if cells.photos:
+        facts.append(Fact(said("fact.photos"), f"{cells.photos:,}"))
+    seconds = sum(found.seconds for _, found in cells.summaries)
+    facts.append(Fact(said("fact.seconds"), duration(seconds)))
+    return Page(
+        kind="study",
+        name=study.design.file.name,
+        title=study.design.file.question,
+        answer=study_answer(cells),
+        state=_furthest_from_done(states, done=plan.is_done),
+        progress=(plan.done, plan.runs + plan.later),
+        facts=facts,
+        sections=_there(sections),
+        made=durable.now(),
+    )
+
+
+def run_page(run: Run, *, may_show: MayShow | None = None) -> Page:
+    """The page of one run, as far as it is; photos are shown where `may_show` allows it."""
+    findings = sorted_findings(diagnose_run(run))
+    sections: list[Section | None] = [
+        _next(advice_of(findings, next_experiments(run, findings.fired))),
+        curves_section(run, marks(findings)),
+        *_some(findings),
+        *run_photos(run, may_show),
+        photo_check(run),
+        run_cost(run),
+        run_origin(run),
+    ]
+    counts = run.manifest.get("counts", {})
+    facts = [Fact(said("fact.classes"), str(len(run.class_names)))]
+    facts += [
+        Fact(said(f"fact.{split}"), said("counts.photos", count=int(counts[split])))
+        for split in ("train", "val")
+        if split in counts
+    ]
+    if seconds := seconds_of(run):
+        facts.append(Fact(said("fact.seconds"), duration(seconds)))
+    state: State = "running"
+    if run.status in {"finished", "failed"}:
+        state = "finished" if run.status == "finished" else "failed"
+    return Page(
+        kind="run",
+        name=run.folder.name,
+        title=run.folder.name,
+        answer=run_answer(run),
+        state=state,
+        progress=(int(state != "running"), 1),
+        facts=facts,
+        sections=_there(sections),
+        made=durable.now(),
+    )
+
+
+def folder_page(folder: Path) -> Page:
+    """The page of a folder: its studies and runs, a line each, newest first.
+
+    Raises:
+        RecordError: there is neither a run nor a study in it.
+    """
+    found = find(folder)
+    if not found.runs and not found.studies:
+        raise RecordError(
+            f"`{folder}` holds no run and no study. Name a folder that `fieldmark train` or "
+            "`fieldmark study run` wrote to."
+        )
+    rows = sorted((run_row(folder, place) for place in found.runs), key=lambda row: -row.started)
+    studies = [study_row(folder, place) for place in found.studies]
+    best = max((row for row in rows if row.value is not None), key=_value, default=None)
+    rows = [replace(row, best=row is best) for row in rows]
+    counts = {"runs": len(rows), "studies": len(studies)}
+    answer = said("answer.folder_plain", **counts)
+    if best:
+        answer = said("answer.folder", name=best.name, value=best.value, **counts)
+    states = [row.state for row in (*rows, *studies)]
+    return Page(
+        kind="folder",
+        name=folder.resolve().name,
+        title=folder.resolve().name,
+        answer=[answer],
+        state=_furthest_from_done(states, done="running" not in states),
+        progress=(sum(state in {"finished", "failed"} for state in states), len(states)),
+        facts=[
+            Fact(said("fact.studies"), str(len(studies))),
+            Fact(said("fact.runs"), str(len(rows))),
+        ],
+        sections=[Runs(rows, studies)],
+        made=durable.now(),
+    )
+
+
+def _value(row: CellRow) -> float:
+    return row.value or 0.0
+
+
+def _shown_run(cells: CellsOf) -> Run | None:
+    """The best cell's first run; before any is finished, one that was begun."""
+    if cells.best_pair:
+        for result in cells.finished(cells.best_pair[0]):
+            try:
+                return Run(result.folder)
+            except FieldmarkError:
+                continue  # it was moved or removed
+    for found in sorted((cells.study.folder / "cells").glob(f"*/*/{MANIFEST}")):
+        return Run(found.parent)
+    return None
+
+
+def _study_origin(study: Study, run: Run | None) -> Origin:
+    text, base, overrides = study.design.texts
+    file = str(study.folder / "study.yaml")
+    told = [f"base={study.folder / 'base.yaml'}", *overrides, "--out", f"{study.folder}-again"]
+    asked = ["fieldmark", "study", "run", file, *told]
+    return Origin(
+        shlex.join(asked),
+        machine_facts(run) if run else [],
+        {"study.yaml": text, "base.yaml": base},
+    )
+
+
+def _some(findings: Findings) -> list[Section]:
+    return [findings] if findings.fired or findings.quiet or findings.unknown else []
+
+
+def _next(advice: Sequence[Advice]) -> Next | None:
+    return Next(advice) if advice else None
+
+
+def _furthest_from_done(states: Sequence[State], *, done: bool) -> State:
+    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
+    if done and "finished" in states:
+        return "finished"
+    return next((state for state in order if state in states), "waiting")
+
+
+def _there(sections: Sequence[Section | None]) -> list[Section]:
+    return [section for section in sections if section is not None]

@@ -1,0 +1,158 @@
+"""Verdicts as sentences yet to be put into words; in English what their `describe` says."""
+
+from collections.abc import Mapping, Sequence
+
+from fieldmark.language import Said, said
+from fieldmark.studies.effects import Effect, Interaction, Setting
+from fieldmark.studies.selection import Best
+from fieldmark.studies.table import Guess
+from fieldmark.studies.verdict import Needs, Verdict
+
+
+def effect_sentence(effect: Effect) -> Said:
+    """What `Effect.describe` says."""
+    a, b = (_setting(effect.axis, level) for level in (effect.a, effect.b))
+    found = verdict_sentence(effect.verdict, a, b)
+    if not effect.depends_on:
+        return found
+    return said("effect.depends", found=found, others=_all(effect.depends_on))
+
+
+def interaction_sentence(found: Interaction) -> Said:
+    """What `Interaction.describe` says."""
+    (first, second), ((a1, b1), (a2, b2)) = found.axes, found.levels
+    points = 100 * found.verdict.difference
+    what = said(
+        "effect.interaction_more" if points >= 0 else "effect.interaction_less",
+        first=first,
+        second=second,
+        points=abs(points),
+        a1=str(a1),
+        b1=str(b1),
+        a2=str(a2),
+        b2=str(b2),
+    )
+    return _judged(found.verdict, what)
+
+
+def verdict_sentence(verdict: Verdict, a: Said | str, b: Said | str) -> Said:
+    """What `Verdict.describe` says of B against A."""
+    points = 100 * verdict.difference
+    if verdict.answer == "noise":
+        what = said("verdict.noise", a=a, b=b, care=100 * verdict.care, points=points)
+    else:
+        key = "verdict.more" if points >= 0 else "verdict.fewer"
+        what = said(key, a=a, b=b, points=abs(points))
+    return _judged(verdict, what)
+
+
+def best_sentence(best: Best, settings: Mapping[str, Setting]) -> Said:
+    """What `Best.describe` says of the best cell."""
+    return said(
+        "best.sentence",
+        name=settings_words(settings),
+        measured=100 * best.measured,
+        expected=100 * best.expected,
+        of=best.of,
+        luck=100 * best.optimism,
+    )
+
+
+def guess_sentences(guess: Guess) -> list[Said]:
+    """What was expected, what came, and whether that was right."""
+    size = said("guess.size", points=100 * guess.size) if guess.size else said("list.nothing")
+    expected = said(
+        f"guess.{guess.direction}",
+        axis=guess.axis,
+        against=str(guess.against),
+        to=str(guess.to),
+        size=size,
+    )
+    if guess.seen is None:
+        return [expected, said("guess.nothing_yet")]
+    came = said("guess.came_alone", seen=100 * guess.seen)
+    if guess.low is not None and guess.high is not None:
+        came = said(
+            "guess.came",
+            seen=100 * guess.seen,
+            low=100 * guess.low,
+            high=100 * guess.high,
+            pairs=guess.pairs,
+        )
+    right = {True: "guess.right", False: "guess.wrong", None: "guess.open"}[guess.right]
+    late = [said("guess.late", count=guess.results_before)] if guess.results_before else []
+    return [expected, came, said(right), *late]
+
+
+def axis_answer(axis: str, effects: Sequence[Effect]) -> Said:
+    """Whether an axis matters, in half a sentence: by its largest real effect, if it has one."""
+    real = [effect for effect in effects if effect.verdict.answer == "real"]
+    if real:
+        most = max(real, key=lambda effect: abs(effect.verdict.difference))
+        a, b = (most.a, most.b) if most.verdict.difference >= 0 else (most.b, most.a)
+        low, high = sorted(abs(100 * end) for end in (most.verdict.low, most.verdict.high))
+        points = abs(100 * most.verdict.difference)
+        return said(
+            "answer.matters", axis=axis, a=str(a), b=str(b), points=points, low=low, high=high
+        )
+    if all(effect.verdict.answer == "noise" for effect in effects):
+        return said("answer.noise", axis=axis, care=100 * effects[0].verdict.care)
+    return said("answer.cannot_tell", axis=axis)
+
+
+def settings_words(settings: Mapping[str, object]) -> tuple[Said, ...]:
+    """Axes and their settings, one after the other."""
+    return tuple(_setting(name, value) for name, value in settings.items())
+
+
+def _setting(axis: str, value: object) -> Said:
+    return said("list.setting", axis=axis, value=str(value))
+
+
+def _all(names: Sequence[str]) -> Said | str:
+    """Names with the language's `and` between them."""
+    words: Said | str = names[0]
+    for name in names[1:]:
+        words = said("list.and", before=words, last=name)
+    return words
+
+
+def _judged(verdict: Verdict, what: Said) -> Said:
+    answer = verdict.answer.replace(" ", "_")
+    needs = said("verdict.needs", what=_needs(verdict.needs)) if verdict.needs else ""
+    return said(
+        "verdict.sentence",
+        answer=said(f"answers.{answer}"),
+        what=what,
+        low=100 * verdict.low,
+        high=100 * verdict.high,
+        counts=_counts(verdict),
+        scope=said(f"verdict.about.{verdict.about.replace(' ', '_')}"),
+        needs=needs,
+    )
+
+
+def _counts(verdict: Verdict) -> tuple[Said, ...]:
+    a, b = verdict.seeds
+    seeds = said("counts.seeds_of", a=a, b=b)
+    if a == b:
+        seeds = said("counts.seed_each" if a == 1 else "counts.seeds_each", count=a)
+    words = [said("counts.photos", count=verdict.photos), seeds]
+    if verdict.folds:
+        words.append(said("counts.folds", count=verdict.folds))
+    if verdict.comparisons > 1:
+        words.append(said("counts.comparisons", count=verdict.comparisons))
+    return tuple(words)
+
+
+def _needs(needs: Needs) -> Said:
+    seeds, photos = needs.seeds, needs.photos
+    if seeds is not None:
+        of_seeds = said("needs.seed" if seeds == 1 else "needs.seeds", count=seeds)
+    if photos is not None:
+        of_photos = said("needs.photos", count=photos)
+    if seeds is not None and photos is not None:
+        return said("needs.either", a=of_seeds, b=of_photos)
+    if seeds is None and photos is None:
+        return said("needs.both")
+    return said("needs.one", what=of_photos if seeds is None else of_seeds)

@@ -1,0 +1,56 @@
+"""Tensors too large to hold: the disk lends the room, and memory keeps what it can."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fieldmark import durable
+from fieldmark.disk_room import check_room
+from fieldmark.errors import SettingError
+
+MOST_GB = 4.0  # unless $FIELDMARK_MEMORY_GB says otherwise
+
+
+def most_bytes() -> int:
+    """How many bytes of features a process holds in memory; more are memory-mapped.
+
+    Raises:
+        SettingError: $FIELDMARK_MEMORY_GB is no size.
+    """
+    told = os.environ.get("FIELDMARK_MEMORY_GB", "")
+    with suppress(ValueError):
+        if not told or float(told) >= 0:
+            return int(1e9 * (float(told) if told else MOST_GB))
+    raise SettingError(
+        "$FIELDMARK_MEMORY_GB is how many GB of features are held in memory, such as 4, "
+        f"got {told!r}."
+    )
+
+
+def empty_rows(shape: Sequence[int], folder: Path, *, held: int = 0) -> Tensor:
+    """A float32 tensor to be filled: in memory, or in a file without a name where that is too much.
+
+    Args:
+        shape: Of the tensor.
+        folder: Where the file's room is taken from, until the tensor is gone.
+        held: Bytes of such tensors that are in memory by now.
+
+    Raises:
+        DiskError: the disk has no room for it.
+    """
+    size = 4 * prod(shape)
+    if held + size <= most_bytes():
+        return torch.empty(*shape)
+    durable.make_folder(folder)
+    check_room(folder / "rows", size)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # else a disk that fills up ends the process
+            os.posix_fallocate(file.fileno(), 0, size)
+        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=tuple(shape)))

@@ -1,0 +1,92 @@
+"""What the live page shows besides the report: what is under way, all runs, a comparison of two."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fieldmark.language import Said
+from fieldmark.report.page import Figure
+from fieldmark.studies.catalog import RunSummary, StudySummary
+from fieldmark.studies.compare import ClassChange
+
+
+@dataclass(frozen=True)
+class FailedSlot:
+    """A run of a study that failed, and may be run again."""
+
+    cell: str
+    seed: int
+    settings: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Now:
+    """What is under way in a place, and how far it is."""
+
+    id: ClassVar[str] = "now"
+    study: StudySummary | None
+    runs: Sequence[RunSummary]
+    failed: Sequence[FailedSlot] = ()
+
+
+@dataclass(frozen=True)
+class StudyList:
+    """The studies of a folder."""
+
+    id: ClassVar[str] = "studies"
+    rows: Sequence[StudySummary]
+
+
+@dataclass(frozen=True)
+class RunList:
+    """The runs of a folder that belong to no study, the newest first."""
+
+    id: ClassVar[str] = "runs"
+    rows: Sequence[RunSummary]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something that can be compared.
+
+    Attributes:
+        place: As the address of the comparison has it.
+        name: As shown.
+    """
+
+    place: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Two of these can be compared."""
+
+    id: ClassVar[str] = "choices"
+    all: Sequence[Choice]
+    a: str | None = None
+    b: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is different between two, and whether that is real."""
+
+    id: ClassVar[str] = "comparison"
+    split: str
+    names: tuple[str, str]
+    verdict: Said
+    figures: Sequence[Figure]
+    classes: Sequence[ClassChange]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """A photo can be given, and is named."""
+
+    id: ClassVar[str] = "naming"
+    most_megabytes: int
+
+
+LiveSection = Now | StudyList | RunList | Choices | Comparison | Naming

@@ -1,0 +1,226 @@
+"""Pages hold every section in its order, are small, load nothing, and show any name unharmed."""
+
+import html
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from tests.report.conftest import CLIMBS, LONG, NAMES, RECIPE, RIGHT_TO_LEFT, SCRIPT, STUDY
+from typer.testing import CliRunner
+
+from fieldmark.cli import app
+from fieldmark.errors import RecordError, SettingError
+from fieldmark.language import LANGUAGES
+from fieldmark.report.content import folder_page, page_of, run_page, study_page
+from fieldmark.report.render import render
+from fieldmark.studies.design import Design
+from fieldmark.studies.run import Run
+from fieldmark.studies.study import Study
+
+OF_A_STUDY = (
+    *("next", "grid", "effects", "curves", "findings", "lookalikes", "mistakes"),
+    *("uncertain", "photos", "cost", "origin", "expected"),
+)
+OF_A_RUN = (
+    *("curves", "findings", "lookalikes", "mistakes", "uncertain", "photos", "cost", "origin"),
+)
+
+
+class Reader(HTMLParser):
+    """What a browser would make of a page: elements with attributes, and the text seen."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.elements, self.text, self.inside = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.inside.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.inside and self.inside.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.inside[-1:]):
+            self.text.append(data)
+
+    def ids(self, wanted):
+        return [found["id"] for tag, found in self.elements if tag == wanted and "id" in found]
+
+
+def test_a_study_has_every_section_in_its_order(page, text):
+    assert tuple(section.id for section in page.sections) == OF_A_STUDY
+    read = Reader(text["en"])
+    assert tuple(read.ids("section")) == OF_A_STUDY
+    assert len(read.ids("tr")) == 12
+    figures = read.ids("figure")
+    assert len(figures) == len(set(figures)) >= 9
+    assert page.title == "Does <b>size</b> matter, & the sketch?"
+    assert (page.state, page.progress) == ("finished", (24, 24))
+
+
+def test_a_run_has_every_section_in_its_order(run):
+    page = run_page(run)
+    found = tuple(section.id for section in page.sections if section.id != "next")
+    assert found == OF_A_RUN
+    assert run_page(run).answer[0].values["value"] == run.series("val/top1")[1][-1]
+
+
+def test_a_study_that_has_not_begun_has_a_page(tmp_path, photos):
+    design = Design.read(STUDY, lambda _: RECIPE % photos, name="study.yaml")
+    page = study_page(Study.create(tmp_path / "new", design))
+    assert (page.state, page.progress) == ("waiting", (0, 24))
+    assert "There is no result yet." in render(page)
+    assert "还没有结果" in render(page, lang="zh")
+
+
+def test_a_folder_lists_its_runs_and_studies(study):
+    home = study.folder.parents[1]
+    (runs,) = folder_page(home).sections
+    assert [row.name for row in runs.rows] == ["runs/one"]
+    assert [row.name for row in runs.studies] == ["studies/sizes"]
+    assert runs.rows[0].value == Run(home / "runs" / "one").series("val/top1")[1][-1]
+    assert len(runs.rows[0].curve) == 5
+    best = max(study.objective(cell) for cell in study.cells)
+    assert runs.studies[0].value == best
+    assert page_of(home).kind == "folder"
+
+
+def test_a_damaged_run_is_listed_with_the_reason(tmp_path, run):
+    (run.folder / "manifest.json").write_text("{}")
+    (runs,) = folder_page(tmp_path).sections
+    assert runs.rows[0].state == "failed"
+    assert "`started`" in runs.rows[0].reason
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(RecordError, match=r"holds no run and no study\. Name a folder that"):
+        folder_page(tmp_path)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_study_of_twelve_cells_is_small_and_loads_nothing(text, lang):
+    assert len(text[lang].encode()) < 3_000_000
+    read = Reader(text[lang])
+    links = [value for _, found in read.elements for key, value in found.items() if key == "href"]
+    sources = [found["src"] for _, found in read.elements if "src" in found]
+    assert all(link.startswith("#") for link in links)
+    assert sources
+    assert all(source.startswith("data:image/") for source in sources)
+    assert not [tag for tag, _ in read.elements if tag in {"link", "iframe", "object", "base"}]
+
+
+def test_the_policy_allows_these_scripts_and_no_other(run):
+    read = Reader(render(run_page(run)))
+    (policy,) = [
+        found["content"]
+        for _, found in read.elements
+        if found.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    handlers = [key for _, found in read.elements for key in found if key.startswith("on")]
+    assert not handlers
+    assert not [found for _, found in read.elements if "style" in found]
+
+
+def test_live_the_page_names_its_files_and_leaves_the_policy_to_the_server(run):
+    page = render(run_page(run), live=True)
+    assert "Content-Security-Policy" not in page
+    assert '<script src="/assets/vega.js" defer></script>' in page
+    assert len(page) < len(render(run_page(run))) - 500_000
+
+
+def test_a_script_in_a_name_stays_text(text):
+    page = text["en"]
+    assert SCRIPT not in page
+    assert page.count("<script>") == 2  # ours
+    assert "<b>size</b>" not in page
+    assert "<img src=x" not in page
+    read = Reader(page)
+    assert any(SCRIPT in text for text in read.text)
+    assert "Does <b>size</b> matter, & the sketch?" in read.text
+
+
+def test_a_photo_whose_name_leads_out_of_its_folder_is_not_read(run, photos):
+    outside = photos.parent.parent / "etc"
+    outside.mkdir(exist_ok=True)
+    (outside / "passwd").write_bytes((photos / "class-0/000.jpg").read_bytes())
+    shown = [
+        photo
+        for section in run_page(run).sections
+        if section.id in {"mistakes", "uncertain"}
+        for photo in section.photos
+    ]
+    assert any(photo.jpeg for photo in shown)
+    assert not any(photo.jpeg for photo in shown if photo.name == CLIMBS)
+
+
+def test_a_long_name_is_shown_whole_and_may_break(text):
+    page = text["en"]
+    assert LONG in page
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "overflow-wrap: anywhere" in style
+
+
+def test_what_runs_from_right_to_left_keeps_to_itself(text):
+    page = text["en"]
+    for found in re.finditer(re.escape(html.escape(RIGHT_TO_LEFT)), page):
+        before = page[: found.start()]
+        isolated = before.endswith(("<bdi>", "\u2068", 'alt="')) or '":"' in before[-400:]
+        assert isolated, before[-80:]
+
+
+def test_a_file_that_can_not_be_read_is_told_not_raised(run):
+    (run.folder / "recipe.yaml").write_text("{not: yaml")
+    (run.folder / "predictions" / "val.parquet").write_bytes(b"torn")
+    page = run_page(run)
+    assert "lookalikes" not in [section.id for section in page.sections]
+    assert "{not: yaml" in Reader(render(page)).text
+
+
+def test_where_the_model_looked_is_laid_over_the_photo(run):
+    key = "class-1/001.jpg"
+    shares = np.zeros((1, 4, 4), np.float16)
+    shares[0, 1, 2] = 3
+    np.savez(run.folder / "predictions" / "looked.npz", paths=np.array([key]), shares=shares)
+    shown = [
+        photo
+        for section in run_page(run).sections
+        if section.id in {"mistakes", "uncertain"}
+        for photo in section.photos
+    ]
+    assert {photo.name for photo in shown if photo.looked} <= {key}
+
+
+def test_a_page_loads_no_torch(run):
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from fieldmark.report.content import page_of\nfrom fieldmark.report.render import render\n"
+        f"render(page_of(Path({str(run.folder)!r})))\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_writes_a_page(run, tmp_path):
+    done = CliRunner().invoke(app, ["report", str(run.folder), "--lang", "zh"])
+    assert done.exit_code == 0, done.output
+    written = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert '<html lang="zh-Hans">' in written
+    assert "report.html" in done.stdout.replace("\n", "")
+    wrong = CliRunner().invoke(app, ["report", str(run.folder), "--lang", "fr"])
+    assert isinstance(wrong.exception, SettingError)
+    assert "--lang must be one of en, zh, got fr" in str(wrong.exception)
+    wrong = CliRunner().invoke(app, ["report", str(run.folder), "--out", str(tmp_path / "x.pdf")])
+    assert "A page is an .html file" in str(wrong.exception)
+
+
+def test_all_names_are_there(text):
+    shown = " ".join(Reader(text["en"]).text)
+    assert [name for name in NAMES if name not in shown] == []

@@ -1,0 +1,115 @@
+"""What is done with a finished run: predict, measure again, train anew on more photos."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fieldmark import predict
+from fieldmark.checked_yaml import check_text
+from fieldmark.errors import DataError, RecordError, SettingError
+from fieldmark.evaluate import evaluate_run, refit_recipe
+from fieldmark.ledger import Silent
+from fieldmark.predict import Predictor, find_photos
+from fieldmark.recipe import Recipe
+from fieldmark.studies.run import Run, RunWriter
+from fieldmark.train import train
+from fieldmark.training.features import FeatureStore
+
+RECIPE = """\
+name: squares
+data: {folder: "%s", image_size: 32, resize_size: 36, mirror: true}
+backbone: {name: test_resnet, weights: none}
+pooling: {name: compact_bilinear, sketch_dim: 64}
+threads: 1
+stages:
+  - {name: head, train: head, lr: 1, length: 1 epoch, batch_size: 8}
+  - {name: all, train: {"backbone.*": 0.1, "*": 1}, lr: 0.05, length: 1 epoch, batch_size: 8}
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares) -> Path:
+    return draw_squares(tmp_path_factory.mktemp("squares"))
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    home = tmp_path_factory.mktemp("run")
+    recipe = check_text(RECIPE % photos, Recipe)
+    return train(recipe, home / "a", store=FeatureStore(home / "features"), reporter=Silent())
+
+
+def test_predictions_come_a_batch_at_a_time_and_leave_torch_as_it_was(
+    finished: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(predict, "EVAL_BATCH", 4)
+    paths = sorted(photos.rglob("*.png"))[:6]
+    stream = Predictor(finished.folder).predict([*paths, photos / "none.png"], top=1)
+    first = [next(stream).path for _ in range(4)]  # the next batch has a photo that is not there
+    assert first == paths[:4]
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    with pytest.raises(DataError, match=r"none\.png"):
+        list(stream)
+
+
+def test_weights_that_do_not_fit_are_named(finished: Run, tmp_path: Path):
+    for path in finished.folder.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    recipe = (tmp_path / "recipe.yaml").read_text()
+    (tmp_path / "recipe.yaml").write_text(recipe.replace("sketch_dim: 64", "sketch_dim: 32"))
+    with pytest.raises(Exception, match=r"head.classifier.weight.*changed by hand"):
+        Predictor(tmp_path)
+
+
+def test_photos_are_found_in_folders_and_by_name(photos: Path):
+    amber = sorted((photos / "amber").iterdir())
+    assert find_photos([photos / "amber", photos / "teal" / "00.png"]) == [
+        *amber,
+        photos / "teal" / "00.png",
+    ]
+
+
+def test_no_photo_and_no_path_are_told(tmp_path: Path):
+    with pytest.raises(Exception, match="There is no file or folder"):
+        find_photos([tmp_path / "none"])
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(Exception, match=r"No photo in .*these are read: .*\.jpg"):
+        find_photos([tmp_path])
+
+
+def test_evaluating_again_gives_what_training_gave(finished: Run):
+    found, again = finished, evaluate_run(finished.folder)
+    assert again["loss"] == pytest.approx(found.series("val/loss")[1][-1], rel=1e-4)
+    assert again["top1"] == found.series("val/top1")[1][-1]
+    assert Run(found.folder).test_openings == 0
+
+
+def test_the_test_split_is_opened_only_when_told_and_each_time_counted(finished: Run):
+    assert finished.test_openings == 0
+    with pytest.raises(SettingError, match=r"The test split is shut\. Say --open-test"):
+        evaluate_run(finished.folder, "test")
+    for openings in (1, 2):
+        evaluate_run(finished.folder, "test", open_test=True)
+        assert Run(finished.folder).test_openings == openings
+    assert len(Run(finished.folder).predictions("test")) == 12
+
+
+def test_a_refit_trains_on_train_and_val_together(finished: Run, tmp_path: Path):
+    recipe = refit_recipe(finished.folder)
+    assert recipe.name == "squares-refit"
+    store = FeatureStore(tmp_path / "features")
+    found = train(recipe, tmp_path / "a", store=store, reporter=Silent())
+    assert found.manifest["counts"] == {"train": 48, "minitrain": 10, "val": 0, "test": 12}
+    with pytest.raises(DataError, match=r"/a has no val photos\."):
+        evaluate_run(found.folder)
+
+
+def test_only_a_finished_run_is_measured_or_trained_anew(finished: Run, tmp_path: Path):
+    begun = RunWriter.create(tmp_path / "a", finished.recipe_text, {"class_names": ["a", "b"]})
+    begun.close()
+    for ask in (evaluate_run, refit_recipe):
+        with pytest.raises(RecordError, match=r"/a is running; finish it with --resume first\."):
+            ask(tmp_path / "a")
