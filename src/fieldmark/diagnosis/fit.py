@@ -122,7 +122,7 @@ def _ends(stage: StageEvidence) -> Seen | tuple[float, float, float]:
     title="Top-1 on minitrain is only {train:.1%}, and `{split}` with {val:.1%} is no more than "
     "chance apart: the model does not even fit what it was shown.",
     cause="Too much is frozen, too much holds it back (augmentation, decay), the stage is too "
-    "short, or lr too low.",
+    "short, or lr too low; or many labels are wrong.",
     advice="First make it fit: raise lr or the length, cut decay and augmentation, let the "
     "next stage train all layers, take larger photos. Regularise afterwards.",
     refuted_by="With ten times the steps and no regularisation minitrain stays at {train:.0%}.",
