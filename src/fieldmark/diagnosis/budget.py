@@ -133,7 +133,7 @@ def _settled(stage: StageEvidence, within: float) -> Seen:
         return unknown("not_recorded", key="recipe")
     smooth, end, loss = after.smooth.values, after.late_mean, stage.val("loss")
     below = np.flatnonzero(smooth < end - stage.error(stage.split, end))
-    first = int(below[-1]) + 1 if len(below) else 0
+    first = min(int(below[-1]) + 1, len(after) - 1) if len(below) else 0  # the last may be below
     needed = float(after.steps[first] - stage.first_step) / stage.steps_per_epoch
     numbers: dict[str, Number] = {
         "stage": stage.name,
