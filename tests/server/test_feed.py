@@ -11,6 +11,7 @@ import pytest
 from fieldmark import durable
 from fieldmark.server.app import create_app
 from fieldmark.server.feed import Feed, is_inside
+from fieldmark.server.pages import Reader
 from fieldmark.studies.catalog import Catalog
 
 READERS = 50
@@ -189,8 +190,6 @@ def test_a_page_is_made_once_for_all_who_ask_at_once(folder, monkeypatch):
         return make(place)
 
     monkeypatch.setattr(pages.contents, "of", of)
-    from fieldmark.server.pages import Reader
-
     got: list[str] = []
     reader = Reader("en", may_control=False)
     askers = [
@@ -206,12 +205,19 @@ def test_a_page_is_made_once_for_all_who_ask_at_once(folder, monkeypatch):
     assert len(got) == 8
 
 
+def test_a_run_that_just_began_has_a_page_at_once(folder, make_run):
+    app = create_app(folder)
+    app.state.feed.every = 1000
+    reader = Reader("en", may_control=False)
+    assert app.state.pages.page("runs/new", reader) is None
+    make_run(folder / "runs" / "new")
+    assert "runs/new" in app.state.pages.page("runs/new", reader)
+
+
 def test_a_page_is_made_anew_only_when_what_it_shows_changed(folder, make_run):
     app = create_app(folder)
     app.state.feed.every = 0
     pages = app.state.pages
-    from fieldmark.server.pages import Reader
-
     reader = Reader("en", may_control=False)
     run, all_runs = pages.page("runs/toy-1", reader), pages.page(".", reader)
     make_run(folder / "runs" / "new")

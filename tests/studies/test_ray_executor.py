@@ -6,6 +6,7 @@ import pytest
 
 from fieldmark.errors import SettingError, TrainingError
 from fieldmark.questions import executor_of
+from fieldmark.studies import control
 from fieldmark.studies.executor import LocalExecutor
 from fieldmark.studies.ray_executor import RayExecutor
 from fieldmark.studies.study import Study
@@ -90,3 +91,21 @@ def test_a_node_that_dies_loses_nothing(fake, design, tmp_path, monkeypatch, clu
     cluster.add_node(num_cpus=1)
     assert len(told) == len({(r.cell, r.seed) for r in told}) == 12
     assert {r.status for r in told} == {"finished"}
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_begins_nothing_more(
+    on_two_nodes, fake, design, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PAUSE", "0.5")
+    study = Study.create(tmp_path / "study", design())
+    executor = on_two_nodes(f"{fake}:run_trials")
+    control.ask(study.folder, "pause", "ada")  # by starting it again, somebody wishes it to go on
+    for _ in executor.run(study):
+        control.ask(study.folder, "stop", "ada")
+    states = list(Study.open(study.folder).states().values())
+    assert "running" not in states
+    assert 1 <= states.count("finished") < 12
+    order = control.newest(study.folder)
+    assert (order.wish, order.heeded) == ("stop", True)
+    assert len(list(executor.run(Study.open(study.folder)))) == states.count("waiting")

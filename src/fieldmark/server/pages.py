@@ -97,9 +97,10 @@ class Pages:
             FieldmarkError: its records can't be read.
         """
         self.feed.look()
-        seen = self.feed.seen()
-        if place != "." and place not in seen.runs and place not in seen.studies:
-            return None
+        if not self._is_known(place):
+            self.feed.look_again()  # it may have begun since
+            if not self._is_known(place):
+                return None
 
         return self._once(place, ("page", place, reader), reader, lambda: self.contents.of(place))
 
@@ -120,6 +121,10 @@ class Pages:
         """The page on which a photo is named."""
         page = self.contents.naming(most_megabytes, Words(reader.lang))
         return self._render(page, ".", reader)
+
+    def _is_known(self, place: str) -> bool:
+        seen = self.feed.seen()
+        return place == "." or place in seen.runs or place in seen.studies
 
     def _once(
         self, place: str, key: Key, reader: Reader, make: Callable[[], Page], query: Query = ()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.errors import SettingError, TrainingError
+from fieldmark.studies import control
 from fieldmark.studies.executor import (
     MOST_LOST,
     PROPOSALS,
@@ -65,6 +66,7 @@ class RayExecutor:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it must tell nobody
         import ray  # noqa: PLC0415 - optional, and slow to load
 
+        control.begin(study.folder)
         begun_here = not ray.is_initialized()
         if begun_here:
             _connect(ray, self.address, dict(self.runtime_env))
@@ -75,7 +77,10 @@ class RayExecutor:
                 ray.shutdown()
 
     def _run(self, ray: Any, study: Study) -> Iterator[Result]:
-        """Every group that may begin, until nothing is left or the budget is used up."""
+        """Every group that may begin, until nothing is left or the budget is used up.
+
+        It begins none while `studies.control` says to pause or stop; tasks heed it by themselves.
+        """
         told = set(study.results())
         leases = Leases(study.folder / LEASES, owner_name(), lapse=self.lapse)
         task = ray.remote(_task).options(
@@ -83,8 +88,9 @@ class RayExecutor:
         )
         folder = study.folder.absolute()
         under_way: dict[Any, str] = {}  # task -> its group
+        orders = control.Orders(study.folder)
         while under_way or not study.is_out_of_time:
-            for group in study.groups():
+            for group in study.groups() if orders.pending() is None else ():
                 is_new = group.key not in under_way.values() and study.missing(group)
                 if is_new and study.may_begin(group) and not study.is_out_of_time:
                     begun = task.remote(folder, group.key, self.run_trials, self.lapse)
@@ -96,6 +102,8 @@ class RayExecutor:
                 for each in ended:
                     del under_way[each]
                 continue
+            if orders.heed():
+                return
             study.read_again()
             plan = study.plan()
             if plan.is_done:
@@ -159,10 +167,11 @@ def _task(folder: Path, key: str, run_trials: str, lapse: float) -> None:
     """Run what a group lacks, once nobody else works on it; on whatever node this is."""
     study, run = Study.open(folder), load(run_trials)
     leases = Leases(folder / LEASES, owner_name(), lapse=lapse)
+    orders = control.Orders(folder)
     (group,) = (group for group in study.groups() if group.key == key)
     while study.missing(group):
         study.results()  # of others, for the budget
-        if study.is_out_of_time:
+        if study.is_out_of_time or orders.heed():
             return
         lease = leases.take(key)
         if lease is None:
@@ -170,4 +179,5 @@ def _task(folder: Path, key: str, run_trials: str, lapse: float) -> None:
             continue
         with lease:
             for _ in run_group(study, group, lease, run):
-                pass
+                if orders.heed():
+                    return
