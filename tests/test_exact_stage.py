@@ -145,7 +145,7 @@ def test_a_study_goes_down_the_path_of_decays_and_ends_where_each_run_does(
         )
     )
     assert asked == [[1e-2, 1e-1, 1e-3]] * (folds or 1)
-    monkeypatch.setattr(trials, "is_head_trial", lambda *_: False)
+    monkeypatch.setattr(trials, "start_head", lambda *_: None)
     split = OUT_OF_FOLD if folds else "val"
     for n, recipe in enumerate(recipes):
         (alone,) = run_trials([Trial(recipe, tmp_path / f"alone{n}", folds)], store=store)
