@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,21 @@ def test_pictures_are_small_enough_to_clone():
     assert sum(path.stat().st_size for path in pictures) < 3 << 20
 
 
+def served(arguments: list[str], folder: Path, environment: dict[str, str]) -> str:
+    """The first page of a server, which goes on until it is stopped."""
+    command = [sys.executable, "-u", "-m", "fieldmark", *arguments, "--port", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as server:
+        try:
+            for line in server.stdout:
+                if address := re.search(r"http://\S+", line):
+                    with urllib.request.urlopen(address[0], timeout=60) as page:
+                        return page.read().decode()
+        finally:
+            server.terminate()
+    return ""
+
+
 @pytest.mark.slow
 def test_its_commands_run_as_they_stand(tmp_path: Path):
     """In their order, in one folder, as a reader would type them."""
@@ -43,6 +59,9 @@ def test_its_commands_run_as_they_stand(tmp_path: Path):
     for command in commands():
         program, *arguments = shlex.split(command)
         assert program == "fieldmark"
+        if arguments[0] == "serve":
+            assert "<html" in served(arguments, tmp_path, environment)
+            continue
         found = subprocess.run(
             [sys.executable, "-m", "fieldmark", *arguments],
             cwd=tmp_path,

@@ -1,6 +1,7 @@
 """Checks of a study, on results whose answer is known."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fieldmark.diagnosis.advice import next_experiments_of_study
+from fieldmark.diagnosis.advice import next_experiments_of_study, study_command
 from fieldmark.diagnosis.diagnose import STUDY_CHECKS, diagnose_study, firing
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.diagnosis.study_evidence import StudyEvidence
@@ -226,3 +227,15 @@ def test_what_to_try_next_goes_on_with_the_study(study):
     assert wider.seconds == pytest.approx(5)  # one new cell, at what the others took
     assert wider.refuted_by == "9 is worse."
     assert wider.command.endswith(f"--out {made.folder}")
+
+
+def test_a_key_that_was_set_before_is_set_once(tmp_path):
+    text = json.dumps({"name": "n", "question": "Which?", "base": "b", "axes": [LR]})
+    asked = Design.read(text, lambda _: BASE, ["seeds=2", "data.folder=birds"])
+    made = Study.create(tmp_path / "study", asked)
+    command = study_command(made, "seeds=4")
+    assert shlex.split(command)[4:-2] == [
+        "seeds=4",
+        "data.folder=birds",
+        f"base={made.folder / 'base.yaml'}",
+    ]

@@ -158,7 +158,7 @@ def next_experiments_of_study(study: Study, findings: Sequence[Finding]) -> list
             change, runs = _wider(study, finding)
         if change:
             seconds = each * runs if each is not None else None
-            command = _study_command(study, change)
+            command = study_command(study, change)
             found.append(Experiment(finding.check, command, seconds, finding.refuted_by))
     return found
 
@@ -174,9 +174,11 @@ def _wider(study: Study, finding: Finding) -> tuple[str | None, int]:
     return None, 0
 
 
-def _study_command(study: Study, change: str) -> str:
+def study_command(study: Study, change: str) -> str:
+    """The command that goes on with a study, one key changed."""
     folder = study.folder
-    words = [f"base={folder / 'base.yaml'}", *study.design.texts[2], change]
-    shown = " ".join(shlex.quote(word) for word in words)
+    words = [*study.design.texts[2], f"base={folder / 'base.yaml'}", change]
+    last = {word.partition("=")[0]: word for word in words}  # of a key that is set twice
+    shown = " ".join(shlex.quote(word) for word in last.values())
     out = shlex.quote(str(folder))
     return f"fieldmark study run {shlex.quote(str(folder / 'study.yaml'))} {shown} --out {out}"
