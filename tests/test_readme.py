@@ -52,6 +52,7 @@ def served(arguments: list[str], folder: Path, environment: dict[str, str]) -> s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a demo among them, and a rehearsal
 def test_its_commands_run_as_they_stand(tmp_path: Path):
     """In their order, in one folder, as a reader would type them."""
     environment = os.environ | {"FIELDMARK_CACHE": str(tmp_path / "cache"), "COLUMNS": "120"}
