@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
+from fieldmark.errors import DataError
 from fieldmark.shipped import find_design, study_names
 from fieldmark.studies.design import Design
 
@@ -70,15 +71,14 @@ def test_each_runs(
     keys = [f"data.folder={photos}", *TINY, *stages, *folds]
     out = str(tmp_path / "study")
     told = CliRunner().invoke(app, ["study", "run", name, *keys, "--out", out])
+    if name == "crop":
+        assert isinstance(told.exception, DataError)
+        assert "none of the 40 photos" in str(told.exception)
+        assert not Path(out).exists()
+        return
     assert told.exit_code == 0, told.output
     shown = CliRunner().invoke(app, ["study", "show", out, "--format", "json"])
     rows = json.loads(shown.stdout)
-    if name == "crop":
-        whole, *boxes = rows
-        assert whole["status"] == "finished"
-        for row in boxes:
-            assert "none of the 40 photos" in row["reason"]
-        return
     failed = [row for row in rows if row["status"] != "finished"]
     assert all(row.get("lr") == 3 for row in failed)  # too fast for some optimisers
     assert all(0 <= row["mean"] <= 1 for row in rows if row not in failed)
