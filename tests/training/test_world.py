@@ -74,6 +74,9 @@ def network() -> nn.Sequential:
         return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
+NETWORK = network()  # before there are threads, which share the global generator
+
+
 def samples(count: int) -> Batch:
     generator = torch.Generator().manual_seed(count)
     inputs = torch.randn(count, 5, generator=generator)
@@ -82,7 +85,7 @@ def samples(count: int) -> Batch:
 
 def fit(here: World, steps: list[list[Batch]], *, loss: Loss = PLAIN, model=None, passes=None):
     """Weights and losses of a process that takes its part of each batch."""
-    model = copy.deepcopy(model) if model is not None else network()
+    model = copy.deepcopy(NETWORK if model is None else model)
     plan = parameter_plan(model, {"*": Rate()})
     set_trainable(model, plan, train_batch_norm=False)
     stage = Stage(name="s", train="all", lr=0.1, length="1 epoch", weight_decay=0.01, clip_norm=1)
