@@ -169,7 +169,7 @@ def test_where_one_process_lacks_memory_all_take_smaller_passes():
 
     class Small(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
-            if len(x) > 2 and threading.current_thread() is small[0]:
+            if len(x) > 2 and threading.current_thread() in small:
                 raise MemoryError("out of memory")
             return super().forward(x)
 
@@ -179,7 +179,9 @@ def test_where_one_process_lacks_memory_all_take_smaller_passes():
         if here.rank == 1:
             small.append(threading.current_thread())
         passes = Passes(None, told[here.rank].append)
-        return fit(here, [[samples(8)]] * 3, model=Small(*network()), passes=passes), passes.most
+        return fit(
+            here, [[samples(8)]] * 3, model=Small(*copy.deepcopy(NETWORK)), passes=passes
+        ), passes.most
 
     weights, _ = fit(ALONE, [[samples(8)]] * 3)
     for (own, _), most in in_threads(2, work):
