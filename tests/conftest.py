@@ -2,6 +2,7 @@
 real processes can import.
 """
 
+import os
 import textwrap
 import threading
 import time
@@ -13,11 +14,16 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
+from hypothesis import settings
 from PIL import Image
 from starlette.applications import Starlette
 
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
+
+# A busy machine fails nothing, and CI draws the same examples each time.
+settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("untimed")
 
 DrawSquares = Callable[..., Path]
 COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40), "teal": (30, 120, 120)}
