@@ -310,6 +310,16 @@ def test_batch_norm_of_a_frozen_part_stands_still_even_when_others_train():
     assert model[1][1].training
 
 
+def test_the_frozen_hash_sees_a_frozen_batch_norm_that_was_left_on():
+    model = network()
+    set_trainable(model, plan_of(model, {"3.*": 1, "*": 0}), train_batch_norm=False)
+    before = frozen_hash(model)
+    model[1].train()
+    assert frozen_hash(model) == before
+    model(samples(6).inputs)
+    assert frozen_hash(model) != before
+
+
 @pytest.mark.parametrize("key", ["0.weight", "1.running_var", "1.num_batches_tracked"])
 def test_the_frozen_hash_sees_the_smallest_change(key: str):
     model = network()

@@ -43,9 +43,7 @@ def set_trainable(model: nn.Module, plan: ParameterPlan, *, train_batch_norm: bo
 
 
 def _set_mode(module: nn.Module, train_batch_norm: bool) -> None:
-    parameters = list(module.parameters())
-    frozen = bool(parameters) and not any(p.requires_grad for p in parameters)
-    if frozen or (isinstance(module, _BatchNorm) and not train_batch_norm):
+    if _is_frozen(module) or (isinstance(module, _BatchNorm) and not train_batch_norm):
         module.eval()
         return
     module.training = True
@@ -53,16 +51,23 @@ def _set_mode(module: nn.Module, train_batch_norm: bool) -> None:
         _set_mode(child, train_batch_norm)
 
 
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether it has parameters, none of which train."""
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(p.requires_grad for p in parameters)
+
+
 def frozen_hash(model: nn.Module) -> str:
     """SHA-256 over everything that must not move: 64 hex digits.
 
     That is each parameter without gradient and each buffer, but for the statistics of BatchNorm
-    layers in training mode. Equal before and after a stage, or the stage was not what it says.
+    layers in training mode that are not frozen themselves. Equal before and after a stage, or the
+    stage was not what it says.
     """
     moving = {
         f"{name}.{buffer}" if name else buffer
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.training
+        if isinstance(module, _BatchNorm) and module.training and not _is_frozen(module)
         for buffer, _ in module.named_buffers(recurse=False)
     }
     parameters = (item for item in model.named_parameters() if not item[1].requires_grad)
