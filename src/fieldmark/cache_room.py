@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fieldmark import durable
-from fieldmark.errors import SettingError
+from fieldmark import durable, machine
 
 if sys.platform != "win32":
     import fcntl
@@ -32,13 +31,7 @@ def most_bytes() -> int:
     Raises:
         SettingError: $FIELDMARK_CACHE_GB is no size.
     """
-    told = os.environ.get("FIELDMARK_CACHE_GB", "")
-    with suppress(ValueError):
-        if not told or float(told) >= 0:
-            return int(1e9 * (float(told) if told else MOST_GB))
-    raise SettingError(
-        f"$FIELDMARK_CACHE_GB is how many GB the cache may hold, such as 20, got {told!r}."
-    )
+    return machine.gigabytes("FIELDMARK_CACHE_GB", MOST_GB, "the cache may hold")
 
 
 @dataclass(frozen=True)

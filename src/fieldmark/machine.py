@@ -143,6 +143,24 @@ def cache_home() -> Path:
     return Path(os.environ.get("FIELDMARK_CACHE") or Path(base) / "fieldmark")
 
 
+def gigabytes(name: str, most: float, what: str) -> int:
+    """How many bytes an environment variable allows, told in GB.
+
+    Args:
+        name: Of the variable.
+        most: GB where it is not set.
+        what: What it bounds, to follow "how many GB".
+
+    Raises:
+        SettingError: it is no size.
+    """
+    told = os.environ.get(name, "")
+    with suppress(ValueError):
+        if not told or float(told) >= 0:
+            return int(1e9 * (float(told) if told else most))
+    raise SettingError(f"${name} is how many GB {what}, such as {most:g}, got {told!r}.")
+
+
 def describe() -> dict[str, str | int | bool]:
     """The hardware and the versions a run's numbers depend on, for its manifest."""
     packages = ("fieldmark", "torch", "torchvision", "timm")

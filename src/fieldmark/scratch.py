@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fieldmark import durable
+from fieldmark import durable, machine
 from fieldmark.disk_room import check_room
-from fieldmark.errors import SettingError
 
 MOST_GB = 4.0  # unless $FIELDMARK_MEMORY_GB says otherwise
 
@@ -24,14 +22,7 @@ def most_bytes() -> int:
     Raises:
         SettingError: $FIELDMARK_MEMORY_GB is no size.
     """
-    told = os.environ.get("FIELDMARK_MEMORY_GB", "")
-    with suppress(ValueError):
-        if not told or float(told) >= 0:
-            return int(1e9 * (float(told) if told else MOST_GB))
-    raise SettingError(
-        "$FIELDMARK_MEMORY_GB is how many GB of features are held in memory, such as 4, "
-        f"got {told!r}."
-    )
+    return machine.gigabytes("FIELDMARK_MEMORY_GB", MOST_GB, "of features are held in memory")
 
 
 def empty_rows(shape: Sequence[int], folder: Path, *, held: int = 0) -> Tensor:
