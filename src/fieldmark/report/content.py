@@ -42,7 +42,7 @@ from fieldmark.report.runs import (
     run_photos,
     seconds_of,
 )
-from fieldmark.report.summary import RunRows, find, study_row
+from fieldmark.report.summary import RunRows, find, state_of_all, study_row
 from fieldmark.report.thumbnails import MayShow
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import JOURNAL, Study
@@ -97,7 +97,7 @@ def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
         name=study.design.file.name,
         title=study.design.file.question,
         answer=study_answer(cells),
-        state=_furthest_from_done(states, done=plan.is_done),
+        state=state_of_all(states, done=plan.is_done),
         progress=(plan.done, plan.runs + plan.later),
         facts=facts,
         sections=_there(sections),
@@ -168,7 +168,7 @@ def folder_page(folder: Path) -> Page:
         name=folder.resolve().name,
         title=folder.resolve().name,
         answer=[answer],
-        state=_furthest_from_done(states, done="running" not in states),
+        state=state_of_all(states, done="running" not in states),
         progress=(sum(state in {"finished", "failed", "pruned"} for state in states), len(states)),
         facts=[
             Fact(said("fact.studies"), str(len(studies))),
@@ -214,13 +214,6 @@ def _some(findings: Findings) -> list[Section]:
 
 def _next(advice: Sequence[Advice]) -> Next | None:
     return Next(advice) if advice else None
-
-
-def _furthest_from_done(states: Sequence[State], *, done: bool) -> State:
-    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
-    if done and "finished" in states:
-        return "finished"
-    return next((state for state in order if state in states), "waiting")
 
 
 def _there(sections: Sequence[Section | None]) -> list[Section]:

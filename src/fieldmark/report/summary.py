@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,18 +126,23 @@ def study_row(folder: Path, place: str) -> CellRow:
     except (FieldmarkError, OSError, ValueError, KeyError) as error:
         return CellRow(place, (), None, state="failed", reason=str(error))
     done = sum(state in {"finished", "failed", "pruned"} for state in states.values())
-    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
-    state: State = next((s for s in order if s in states.values()), "waiting")
-    if state == "failed" and "finished" in states.values():
-        state = "finished"
+    found = set(states.values())
     return CellRow(
         name=place,
         settings=(study.design.file.question, f"{done} / {len(states)}"),
         value=(min if lower else max)(values, default=None),
-        state=state,
+        state=state_of_all(found, done=not found & {"running", "waiting"}),
         seconds=study.records.seconds,
         run=place,
     )
+
+
+def state_of_all(states: Collection[State], *, done: bool) -> State:
+    """Finished where all are done and one came to its end, else the state furthest from that."""
+    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
+    if done and "finished" in states:
+        return "finished"
+    return next((state for state in order if state in states), "waiting")
 
 
 def _state(status: object) -> State:
