@@ -1,12 +1,12 @@
 """`solver: lbfgs`: what it refuses, and that runs and studies end at scikit-learn's optimum."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
@@ -23,7 +23,6 @@ from fieldmark.train import prepare, train
 from fieldmark.training.features import FeatureStore
 from fieldmark.trials import Silent, run_trials
 
-COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40), "teal": (130, 130, 80)}
 RECIPE = """\
 data: {folder: "%s", image_size: 32, resize_size: 36}
 backbone: {name: test_resnet, weights: none}
@@ -36,16 +35,8 @@ stages:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("colours")
-    generator = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for number in range(20):
-            pixels = np.array(colour) + generator.normal(0, 60, size=(40, 48, 3))
-            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-            image.save(folder / name / f"{number}.png")
-    return folder
+def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares: Callable[..., Path]) -> Path:
+    return draw_squares(tmp_path_factory.mktemp("colours"))
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """The shipped studies: each is a question that any folder of photos can be asked."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
@@ -15,7 +14,6 @@ from fieldmark.studies.design import Design
 
 TRAINS_THE_BACKBONE = {"transfer": 5, "augmentation": 8}  # and how many cells do
 PASSES = {"resolution-by-dim": 4, "level": 6, "crop": 4}  # through a frozen backbone; else one
-COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40)}
 TINY = [
     *("backbone.name=test_resnet", "backbone.weights=none", "data.image_size=32", "threads=1"),
     *("stages.head.length=1 epochs", "seeds=1"),
@@ -48,16 +46,8 @@ def test_the_course_has_a_lesson_for_each() -> None:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("colours")
-    generator = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for number in range(20):
-            pixels = np.array(colour) + generator.normal(0, 70, size=(40, 48, 3))
-            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-            image.save(folder / name / f"{number}.png")
-    return folder
+def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares: Callable[..., Path]) -> Path:
+    return draw_squares(tmp_path_factory.mktemp("colours"), ("amber", "olive"), noise=70)
 
 
 @pytest.mark.slow
