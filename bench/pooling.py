@@ -19,10 +19,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from fieldmark import machine
 
-from fieldmark.layers.pooling import BilinearPooling, CompactBilinearPooling, Pooling
+machine.shorten_waits()  # as the command line does; before torch is loaded
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from fieldmark.layers.pooling import (  # noqa: E402
+    BilinearPooling,
+    CompactBilinearPooling,
+    Pooling,
+)
 
 BATCH = 8
 LEAST_OVER_TRANSFORM = 10  # times faster than a Fourier transform at each position

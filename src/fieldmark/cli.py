@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark import machine
 from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_rehearse import rehearse
@@ -323,6 +324,7 @@ def _list_recipes(how: Format) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 1, not a traceback."""
+    machine.shorten_waits()
     try:
         app()
     except (FieldmarkError, OSError) as error:  # OSError: a full disk, a folder not ours
