@@ -23,6 +23,7 @@ LAYERS = tuple(
     f"layers.{name}"
     for name in (
         *("hub", "weights", "cut", "backbone", "activation", "hashing", "operators", "spectrum"),
+        "dropout",
         *("bilinear", "maclaurin", "gram", "cross_gram", "positions", "sketch", "pooling", "model"),
         "depthwise",
     )
