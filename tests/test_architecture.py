@@ -68,6 +68,7 @@ L3 = (
     "forecast",
     "train",
     "resume",
+    "dashboards",
     "evaluate",
     "contact_sheet",
     "head_run",
