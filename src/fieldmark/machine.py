@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
 
 # <malloc.h> of glibc.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -71,11 +72,38 @@ def has_native_bfloat16() -> bool:
     return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def fast_dtype(precision: Precision = "auto") -> "torch.dtype":
+def device_of(name: Device = "auto") -> "torch.device":
+    """Where photos go through the backbone; of several processes each has a GPU of its own.
+
+    Args:
+        name: `auto` is the GPU where there is one, else the processor.
+
+    Raises:
+        SettingError: a GPU is asked for where torch finds none, or `name` is none of the three.
+    """
+    import torch  # noqa: PLC0415 - as below
+
+    if name not in {"auto", "cpu", "cuda"}:
+        raise SettingError(f"`device` must be auto, cpu or cuda, got {name!r}.")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise SettingError(
+            "`device: cuda` asks for a GPU and torch finds none on this machine. Use `device: cpu` "
+            "or a torch that fits the GPU's driver."
+        )
+    # The same recipe gives the same numbers: no algorithm is chosen by the clock.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def fast_dtype(precision: Precision = "auto", device: str = "cpu") -> "torch.dtype":
     """The floating-point type feature maps are computed in.
 
     Args:
         precision: `auto` is bfloat16 where the hardware has it, float32 elsewhere.
+        device: the kind of hardware, `cpu` or `cuda`.
 
     Raises:
         SettingError: `precision` is none of the three.
@@ -83,7 +111,9 @@ def fast_dtype(precision: Precision = "auto") -> "torch.dtype":
     import torch  # noqa: PLC0415 - reading results must not load torch
 
     if precision == "auto":
-        return torch.bfloat16 if has_native_bfloat16() else torch.float32
+        gpu = device == "cuda"
+        native = torch.cuda.is_bf16_supported() if gpu else has_native_bfloat16()
+        return torch.bfloat16 if native else torch.float32
     if precision not in {"float32", "bfloat16"}:
         raise SettingError(f"`precision` must be auto, float32 or bfloat16, got {precision!r}.")
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
