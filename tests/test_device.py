@@ -95,7 +95,10 @@ def test_of_several_processes_each_takes_its_own_gpu(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert machine.device_of("auto") == torch.device("cuda", 0)
+    monkeypatch.setenv("FIELDMARK_WORKER", "5")  # of a study: more workers than GPUs take turns
+    assert machine.device_of("cuda") == torch.device("cuda", 1)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert machine.device_of("cuda") == torch.device("cuda", 3)
     assert machine.device_of("cpu") == torch.device("cpu")

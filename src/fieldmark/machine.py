@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+WORKER = "FIELDMARK_WORKER"  # the number of a process among those of a study
 
 # <malloc.h> of glibc.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -73,7 +74,7 @@ def has_native_bfloat16() -> bool:
 
 
 def device_of(name: Device = "auto") -> "torch.device":
-    """Where photos go through the backbone; of several processes each has a GPU of its own.
+    """Where photos go through the backbone; several processes take turns at the GPUs.
 
     Args:
         name: `auto` is the GPU where there is one, else the processor.
@@ -95,7 +96,8 @@ def device_of(name: Device = "auto") -> "torch.device":
     # The same recipe gives the same numbers: no algorithm is chosen by the clock.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    number = int(os.environ.get("LOCAL_RANK") or os.environ.get(WORKER) or 0)
+    return torch.device("cuda", number % torch.cuda.device_count())
 
 
 def fast_dtype(precision: Precision = "auto", device: str = "cpu") -> "torch.dtype":
