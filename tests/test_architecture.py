@@ -73,6 +73,7 @@ L3 = (
     "head_order",
     "head_trials",
     "trials",
+    "head_looks",
     "probe",
     "cost",
     "head_cost",
@@ -106,6 +107,7 @@ L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "diagnosis_report", "study_axes", "study_report", "study_plan"),
     *(
+        "study_looks",
         "questions",
         "demo",
         "cli_study",
