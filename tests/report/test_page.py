@@ -190,7 +190,7 @@ def test_a_long_name_is_shown_whole_and_may_break(text):
 
 def test_a_name_may_break_where_its_words_are_joined():
     break_up = environment().filters["breakable"]
-    assert break_up("023.Brandt_<b>-x.jpg") == "023.<wbr>Brandt_&lt;b&gt;-<wbr>x.<wbr>jpg"
+    assert break_up("023.Brandt_<b>-x.jpg") == "023.Brandt_&lt;b&gt;-<wbr>x.jpg"
     assert break_up("../x") == "../x"
     assert Thumbnail("a/b.jpg", "a", "a", 1.0).file == "b.jpg"
     assert Thumbnail("a/", "a", "a", 1.0).file == "a/"

@@ -136,7 +136,7 @@ def environment() -> Environment:
 
 def _breakable(name: str) -> Markup:
     """A name that may go on in the next line after what joins its words."""
-    parts = re.split(r"(?<=[_.\-])(?=\w)", name)
+    parts = re.split(r"(?<=[_\-])(?=\w)", name)
     return Markup("<wbr>").join(parts)
 
 
