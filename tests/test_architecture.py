@@ -75,6 +75,7 @@ L3 = (
     "head_order",
     "head_trials",
     "trials",
+    "head_looks",
     "probe",
     "cost",
     "head_cost",
@@ -108,6 +109,7 @@ L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "diagnosis_report", "study_axes", "study_report", "study_plan"),
     *(
+        "study_looks",
         "questions",
         "demo",
         "cli_study",

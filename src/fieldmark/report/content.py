@@ -183,6 +183,11 @@ def _value(row: CellRow) -> float:
     return row.value or 0.0
 
 
+def shown_run(study: Study) -> Run | None:
+    """The run that stands for a study on its page."""
+    return _shown_run(CellsOf(study))
+
+
 def _shown_run(cells: CellsOf) -> Run | None:
     """The best cell's first run; before any is finished, one that was begun."""
     if cells.best_pair:
