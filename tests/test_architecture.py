@@ -88,7 +88,7 @@ DIAGNOSIS = tuple(
     for name in (
         *("finding", "curve", "evidence", "before_training", "divergence", "stability", "fit"),
         *("confidence", "budget", "schedule", "stages", "data", "study_evidence", "search"),
-        *("comparisons", "diagnose", "advice"),
+        *("comparisons", "gathered", "diagnose", "advice", "study_advice"),
     )
 )
 CHARTS = tuple(
