@@ -65,6 +65,7 @@ L3 = (
     "steps",
     "exact_stage",
     "forecast",
+    "rehearsed",
     "train",
     "resume",
     "evaluate",
@@ -99,7 +100,7 @@ REPORT = tuple(
     f"report.{name}"
     for name in (
         *("page", "sentences", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
-        *("runs", "summary", "content", "assets", "render", "pictures"),
+        *("runs", "rehearsed", "summary", "content", "assets", "render", "pictures"),
     )
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)

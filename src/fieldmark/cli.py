@@ -256,6 +256,7 @@ def _train(
 
 
 def _train_recipe(recipe: "Recipe", folder: Path, *, open_test: bool) -> None:
+    from fieldmark.rehearsed import REHEARSALS
     from fieldmark.terminal import Screen
     from fieldmark.train import train as train_recipe
     from fieldmark.training.features import FeatureStore, cache_folder
@@ -267,6 +268,7 @@ def _train_recipe(recipe: "Recipe", folder: Path, *, open_test: bool) -> None:
             store=FeatureStore(cache_folder()),
             reporter=screen,
             open_test=open_test,
+            rehearsals=REHEARSALS,
         )
     _show(run)
 

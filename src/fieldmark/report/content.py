@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,7 @@ from typing import cast
 from fieldmark import durable
 from fieldmark.diagnosis.advice import next_experiments, next_experiments_of_study
 from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study
+from fieldmark.diagnosis.evidence import REHEARSAL, read_rehearsal
 from fieldmark.errors import FieldmarkError, RecordError
 from fieldmark.language import duration, said
 from fieldmark.report.cells import (
@@ -28,14 +30,17 @@ from fieldmark.report.page import (
     Next,
     Origin,
     Page,
+    Rehearsed,
     Runs,
     Section,
     State,
 )
+from fieldmark.report.rehearsed import rehearsal_page, rehearsed_section
 from fieldmark.report.runs import (
     curves_section,
     machine_facts,
     photo_check,
+    recipe_of,
     run_answer,
     run_cost,
     run_origin,
@@ -49,7 +54,7 @@ from fieldmark.studies.study import JOURNAL, Study
 
 
 def page_of(folder: Path) -> Page:
-    """The page of whatever is in a folder: a study, a run, or several of them.
+    """The page of whatever is in a folder: a study, a run, a rehearsal, or several of them.
 
     Raises:
         RecordError: it is none of these, or its records can't be read.
@@ -58,6 +63,8 @@ def page_of(folder: Path) -> Page:
         return study_page(Study.open(folder))
     if (folder / MANIFEST).is_file():
         return run_page(Run(folder))
+    if (folder / REHEARSAL).is_file():
+        return rehearsal_page(folder)
     return folder_page(folder)
 
 
@@ -113,6 +120,7 @@ def run_page(run: Run, *, may_show: MayShow | None = None) -> Page:
         curves_section(run, marks(findings)),
         *_some(findings),
         *run_photos(run, may_show),
+        _rehearsed(run, findings),
         photo_check(run),
         run_cost(run),
         run_origin(run),
@@ -203,9 +211,19 @@ def _study_origin(study: Study, run: Run | None) -> Origin:
     asked = ["fieldmark", "study", "run", file, *told]
     return Origin(
         shlex.join(asked),
-        machine_facts(run) if run else [],
+        machine_facts(run.manifest) if run else [],
         {"study.yaml": text, "base.yaml": base},
     )
+
+
+def _rehearsed(run: Run, findings: Findings) -> Rehearsed | None:
+    """What holds of earlier rehearsals; nothing where another Fieldmark wrote it."""
+    recipe = recipe_of(run)
+    rates = {stage.name: stage.lr for stage in recipe.stages} if recipe else {}
+    fired = {finding.check for finding in findings.fired}
+    with suppress(KeyError, TypeError, ValueError):
+        return rehearsed_section(read_rehearsal(run.folder), rates, fired)
+    return None
 
 
 def _some(findings: Findings) -> list[Section]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.language import Said
 
-Kind = Literal["study", "run", "folder", "comparison", "photo"]
+Kind = Literal["study", "run", "folder", "rehearsal", "comparison", "photo"]
 State = Literal["waiting", "running", "finished", "failed", "pruned"]
 
 
@@ -214,6 +214,31 @@ class Uncertain:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """What came of an experiment before training.
+
+    Attributes:
+        told: In a sentence.
+        is_well: Whether it is as it should be.
+        check: Name of the finding that says more.
+    """
+
+    told: Said
+    is_well: bool
+    check: str | None = None
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What was tried on a model that nothing kept, before training."""
+
+    id: ClassVar[str] = "rehearsed"
+    tried: Sequence[Tried]
+    facts: Sequence[Fact]
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
 class PhotoCheck:
     """What was found when the photos were checked, before training."""
 
@@ -261,6 +286,7 @@ Section = (
     | LookAlikes
     | Mistakes
     | Uncertain
+    | Rehearsed
     | PhotoCheck
     | Cost
     | Origin
