@@ -100,7 +100,7 @@ REPORT = tuple(
     f"report.{name}"
     for name in (
         *("page", "sentences", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
-        *("runs", "rehearsed", "summary", "content", "assets", "render", "pictures"),
+        *("runs", "rehearsed", "content", "assets", "render", "pictures"),
     )
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)

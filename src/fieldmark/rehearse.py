@@ -83,16 +83,12 @@ def rehearse(
             reporter.say(f"{name}: losses under a rising rate, seed {seed}")
             tests[number].append(losses_under_rising_rate(copy, number, reporter))
     found["range"] = {
-        recipe.stages[number].name: read_stage(recipe, number, each, repeats)
-        for number, repeats in tests.items()
+        recipe.stages[n].name: read_stage(recipe, n, each, repeats) for n, repeats in tests.items()
     }
     record = {
         "recipe": recipe.name,
         "recipe_hash": recipe.hash(),
-        "alike": {
-            recipe.stages[number].name: alike(recipe, recipe.stages[number].name)
-            for number in numbers
-        },
+        "alike": {name: alike(recipe, name) for name in found["range"]},
         "stage": recipe.stages[numbers[0]].name,
         "classes": len(task.photos.class_names),
         **found,

@@ -60,7 +60,8 @@ def test_a_server_that_refuses_is_asked_again(open_page, server, folder, make_ru
     excused += [UNREACHABLE, f"{REFUSED}403"]
     page = opened(open_page())
     server.stop()
-    server.start("another", private=True)
+    with page.expect_response(lambda answer: answer.status == 403):
+        server.start("another", private=True)
     expect(page.locator("#link.off")).to_have_text(LOST)
     make_run(folder / "runs" / "toy-3")
     server.stop()

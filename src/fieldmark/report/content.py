@@ -1,9 +1,8 @@
 """What stands on the page of a study, of a run, of a folder: pure data, no HTML, no language."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +11,7 @@ from fieldmark.diagnosis.advice import next_experiments, next_experiments_of_stu
 from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study
 from fieldmark.diagnosis.evidence import REHEARSAL, read_rehearsal
 from fieldmark.errors import FieldmarkError, RecordError
-from fieldmark.language import duration, said
+from fieldmark.language import Said, counted, duration, said
 from fieldmark.report.cells import (
     CellsOf,
     effects_section,
@@ -24,7 +23,6 @@ from fieldmark.report.cells import (
 from fieldmark.report.diagnosed import advice_of, marks, sorted_findings
 from fieldmark.report.page import (
     Advice,
-    CellRow,
     Fact,
     Findings,
     Next,
@@ -34,6 +32,7 @@ from fieldmark.report.page import (
     Runs,
     Section,
     State,
+    Studies,
 )
 from fieldmark.report.rehearsed import rehearsal_page, rehearsed_section
 from fieldmark.report.runs import (
@@ -47,8 +46,8 @@ from fieldmark.report.runs import (
     run_photos,
     seconds_of,
 )
-from fieldmark.report.summary import RunRows, find, state_of_all, study_row
 from fieldmark.report.thumbnails import MayShow
+from fieldmark.studies.catalog import Catalog, RunSummary, Seen, StudySummary
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import JOURNAL, Study
 
@@ -156,39 +155,74 @@ def folder_page(folder: Path) -> Page:
     Raises:
         RecordError: there is neither a run nor a study in it.
     """
-    found = find(folder)
-    if not found.runs and not found.studies:
+    catalog = Catalog(folder)
+    if not catalog.look():
         raise RecordError(
             f"`{folder}` holds no run and no study. Name a folder that `fieldmark train` or "
             "`fieldmark study run` wrote to."
         )
-    rows = sorted(RunRows(folder).rows(found.runs), key=lambda row: -row.started)
-    studies = [study_row(folder, place) for place in found.studies]
-    best = max((row for row in rows if row.value is not None), key=_value, default=None)
-    rows = [replace(row, best=row is best) for row in rows]
-    counts = {"runs": len(rows), "studies": len(studies)}
-    answer = said("answer.folder_plain", **counts)
-    if best:
-        answer = said("answer.folder", name=best.name, value=best.value, **counts)
-    states = [row.state for row in (*rows, *studies)]
+    return overview(catalog.seen())
+
+
+def overview(seen: Seen) -> Page:
+    """The page of a folder as it was seen."""
+    runs = seen.own_runs()
+    studies = sorted(seen.studies.values(), key=lambda study: study.place)
+    finished = [run for run in runs if run.status == "finished" and run.top1 is not None]
+    best = max(finished, key=lambda run: run.top1 or 0.0, default=None)
+    ended = [run.status != "running" for run in runs]
+    ended += [study.ended == len(study.states) for study in studies]
+    state: State = "running" if seen.under_way() else "finished" if ended else "waiting"
+    name = seen.folder.name or str(seen.folder)
     return Page(
         kind="folder",
-        name=folder.resolve().name,
-        title=folder.resolve().name,
-        answer=[answer],
-        state=state_of_all(states, done="running" not in states),
-        progress=(sum(state in {"finished", "failed", "pruned"} for state in states), len(states)),
+        name=name,
+        title=name,
+        answer=[_counted(runs, studies, best), *_damaged(seen)],
+        state=state,
+        progress=(sum(ended), len(ended)),
         facts=[
             Fact(said("fact.studies"), str(len(studies))),
-            Fact(said("fact.runs"), str(len(rows))),
+            Fact(said("fact.runs"), str(len(runs))),
         ],
-        sections=[Runs(rows, studies)],
+        sections=_there(
+            [
+                Studies(studies) if studies else None,
+                Runs(runs, best.place if best else None) if runs else None,
+            ]
+        ),
         made=durable.now(),
     )
 
 
-def _value(row: CellRow) -> float:
-    return row.value or 0.0
+def _counted(
+    runs: Sequence[RunSummary], studies: Sequence[StudySummary], best: RunSummary | None
+) -> Said:
+    counts = [
+        counted(f"count.{what}", len(found))
+        for what, found in (("runs", runs), ("studies", studies))
+        if found
+    ]
+    if not counts:
+        return said("answer.empty")
+    both = said("list.and", before=counts[0], last=counts[-1]) if len(counts) > 1 else counts[0]
+    if best is None:
+        return said("answer.folder_plain", counts=both)
+    return said("answer.folder", counts=both, name=best.place, value=best.top1)
+
+
+def _damaged(seen: Seen) -> list[Said]:
+    return [
+        said("answer.damaged", place=place, why=why) for place, why in sorted(seen.damaged.items())
+    ]
+
+
+def state_of_all(states: Collection[State], *, done: bool) -> State:
+    """Finished where all are done and one came to its end, else the state furthest from that."""
+    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
+    if done and "finished" in states:
+        return "finished"
+    return next((state for state in order if state in states), "waiting")
 
 
 def _shown_run(cells: CellsOf) -> Run | None:
