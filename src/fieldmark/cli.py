@@ -267,13 +267,20 @@ def _train_recipe(
     recipe: "Recipe", folder: Path, *, open_test: bool = False, track: "Sequence[str]" = ()
 ) -> None:
     from fieldmark.dashboards import Dashboards
+    from fieldmark.rehearsed import REHEARSALS
     from fieldmark.terminal import Screen
     from fieldmark.train import train as train_recipe
     from fieldmark.training.features import FeatureStore, cache_folder
 
     with Screen(console) as screen, Dashboards(screen, track, folder) as reporter:
-        store = FeatureStore(cache_folder())
-        run = train_recipe(recipe, folder, store=store, reporter=reporter, open_test=open_test)
+        run = train_recipe(
+            recipe,
+            folder,
+            store=FeatureStore(cache_folder()),
+            reporter=reporter,
+            open_test=open_test,
+            rehearsals=REHEARSALS,
+        )
     _show(run)
 
 
