@@ -114,6 +114,7 @@ L5 = (
         "questions",
         "demo",
         "cli_study",
+        "cli_train",
         "cli_cache",
         "cli_diagnose",
         "rehearsal_report",
