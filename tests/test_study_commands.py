@@ -103,12 +103,12 @@ def test_a_study_ends_with_where_its_best_cell_looked(
     monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
     out = tmp_path / "rates"
     arguments = ("run", folder / "rates.yaml", "seeds=1", "--out", out)
-    assert _told(*arguments).count("Looking where") == 1
+    assert _told(*arguments).count("Seeing where") == 1
     (looked,) = out.rglob("looked.npz")  # of one run alone
     shown = shown_run(Study.open(out))
     assert shown
     assert looked.parent.parent == shown.folder
-    assert "Looking where" not in _told(*arguments)
+    assert "Seeing where" not in _told(*arguments)
     photos = [
         photo
         for section in study_page(Study.open(out)).sections
