@@ -12,10 +12,8 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.head_run import Head
 from fieldmark.head_trials import run_head_trials, start_head
 from fieldmark.ledger import Reporter, Silent
-from fieldmark.looked import fold_looks, write_looks
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe
-from fieldmark.studies.judged import judged
 from fieldmark.studies.run import Run, RunWriter
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, PrunedError, Trial
 from fieldmark.train import prepare, settled, train
@@ -153,8 +151,6 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
         writer.predictions(OUT_OF_FOLD, paths, labels, probabilities, numbers)
         last = max(int(run.series("val/loss")[0][-1]) for run in runs)
         writer.record(metrics, step=last, stage=trial.recipe.stages[-1].name)
-        if said := judged(Run(trial.folder)):
-            write_looks(Run(trial.folder), fold_looks(said, [run.folder for run in runs]))
         writer.finish()
     return Outcome(trial.folder, "finished", metrics)
 
