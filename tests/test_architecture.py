@@ -23,6 +23,7 @@ LAYERS = tuple(
     f"layers.{name}"
     for name in (
         *("hub", "weights", "cut", "backbone", "activation", "hashing", "operators", "spectrum"),
+        "dropout",
         *("bilinear", "maclaurin", "gram", "cross_gram", "positions", "sketch", "pooling", "model"),
         "depthwise",
     )
@@ -68,12 +69,14 @@ L3 = (
     "rehearsed",
     "train",
     "resume",
+    "dashboards",
     "evaluate",
     "contact_sheet",
     "head_run",
     "head_order",
     "head_trials",
     "trials",
+    "head_looks",
     "probe",
     "cost",
     "head_cost",
@@ -86,7 +89,7 @@ DIAGNOSIS = tuple(
     for name in (
         *("finding", "curve", "evidence", "before_training", "divergence", "stability", "fit"),
         *("confidence", "budget", "schedule", "stages", "data", "study_evidence", "search"),
-        *("comparisons", "diagnose", "advice"),
+        *("comparisons", "gathered", "diagnose", "advice", "study_advice"),
     )
 )
 CHARTS = tuple(
@@ -107,9 +110,11 @@ L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "diagnosis_report", "study_axes", "study_report", "study_plan"),
     *(
+        "study_looks",
         "questions",
         "demo",
         "cli_study",
+        "cli_train",
         "cli_cache",
         "cli_diagnose",
         "rehearsal_report",

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import cast
 
 from fieldmark import durable
-from fieldmark.diagnosis.advice import next_experiments, next_experiments_of_study
-from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study
+from fieldmark.diagnosis.advice import next_experiments
+from fieldmark.diagnosis.diagnose import best_run, diagnose_run, diagnose_study, rest_of
 from fieldmark.diagnosis.evidence import REHEARSAL, read_rehearsal
-from fieldmark.errors import FieldmarkError, RecordError
+from fieldmark.diagnosis.study_advice import next_experiments_of_study
+from fieldmark.errors import RecordError
 from fieldmark.language import Said, counted, duration, metric_words, said
 from fieldmark.report.cells import (
     CellsOf,
@@ -70,10 +71,10 @@ def page_of(folder: Path) -> Page:
 def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
     """The page of a study, as far as it is; photos are shown where `may_show` allows it."""
     cells = CellsOf(study)
-    run = _shown_run(cells)
-    findings = sorted_findings([*diagnose_study(study), *(diagnose_run(run) if run else [])])
+    run = shown_run(study)
+    told = diagnose_study(study)
+    findings = sorted_findings([*told, *(rest_of(run, told) if run else [])])
     to_try = next_experiments_of_study(study, findings.fired)
-    to_try += next_experiments(run, findings.fired) if run else []
     sections: list[Section | None] = [
         _next(advice_of(findings, to_try)),
         grid_section(cells),
@@ -225,15 +226,11 @@ def state_of_all(states: Collection[State], *, done: bool) -> State:
     return next((state for state in order if state in states), "waiting")
 
 
-def _shown_run(cells: CellsOf) -> Run | None:
-    """The best cell's first run; before any is finished, one that was begun."""
-    if cells.best_pair:
-        for result in cells.finished(cells.best_pair[0]):
-            try:
-                return Run(result.folder)
-            except FieldmarkError:
-                continue  # it was moved or removed
-    for found in sorted((cells.study.folder / "cells").glob(f"*/*/{MANIFEST}")):
+def shown_run(study: Study) -> Run | None:
+    """The run that stands for a study on its page: of the best cell, or one that was begun."""
+    if best := best_run(study):
+        return best
+    for found in sorted((study.folder / "cells").glob(f"*/*/{MANIFEST}")):
         return Run(found.parent)
     return None
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -12,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from fieldmark.charts.draw import FIXED, draw
-from fieldmark.diagnosis.finding import Finding
+from fieldmark.diagnosis.finding import Among, Finding
 from fieldmark.language import LANGUAGES, Lang, Said, Words, axis_words, duration, metric_words
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.assets import asset
@@ -69,8 +70,18 @@ def finding_text(found: Finding, part: str, say: Words) -> str:
         "why_not": f"reasons.{found.reason}" if found.reason else f"checks.{found.check}.otherwise",
     }
     key = keys.get(part, f"checks.{found.check}.{part}")
-    numbers = {name: say.term(value) for name, value in found.numbers.items()}
-    return say(key, **numbers) if english and say.has(key) else english
+    if not english or not say.has(key):
+        return english
+    text = say(key, **{name: say.term(value) for name, value in found.numbers.items()})
+    return _among(found.among, found.check, text, say) if found.among and part == "title" else text
+
+
+def _among(among: Among, check: str, title: str, say: Words) -> str:
+    """The title of what a study's runs share, as `Among.says` has it."""
+    settings = say("among.settings", settings=among.settings) if among.settings else ""
+    where = say(f"among.{among.where}", **{**among.numbers, "settings": settings})
+    label = say(f"checks.{check}.label")
+    return say("among.title", **{**among.numbers, "label": label}, where=where, title=title)
 
 
 def policy(scripts: Mapping[str, str], style: str) -> str:
@@ -126,6 +137,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
+        "breakable": _breakable,
         "capital": lambda text: text[:1].upper() + text[1:],
         "code": _code,
         "interval": wilson_interval,
@@ -138,6 +150,12 @@ def environment() -> Environment:
     }
     made.tests["sentence"] = lambda value: isinstance(value, Said)
     return made
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line after what joins its words."""
+    parts = re.split(r"(?<=[_\-])(?=\w)", name)
+    return Markup("<wbr>").join(parts)
 
 
 def _code(text: str) -> Markup:

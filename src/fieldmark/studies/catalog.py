@@ -40,6 +40,7 @@ class RunSummary:
         curve: What it is judged by so far, (N,); `train/loss` before that is known.
         progress: How far it is; None where it does not run.
         order: What was asked of it last.
+        looks: Of how many photos it was seen, after it ended, where its model looked.
     """
 
     place: str
@@ -54,6 +55,7 @@ class RunSummary:
     curve: tuple[float, ...]
     progress: Progress | None
     order: Order | None
+    looks: int = 0
 
     @property
     def top1(self) -> float | None:
@@ -282,6 +284,7 @@ def _summarize_run(run: Run, place: str, study: str | None) -> RunSummary:
         curve=tuple(value for value in curve if math.isfinite(value)),
         progress=run_progress(run) if running else None,
         order=newest(run.folder),
+        looks=int(run.manifest.get("looked", {}).get("photos", 0)),
     )
 
 
