@@ -82,7 +82,7 @@ def verdicts():
 @pytest.mark.parametrize("verdict", list(verdicts()))
 def test_in_english_a_verdict_says_what_it_describes(verdict):
     assert EN(verdict_sentence(verdict, "A", "B")) == verdict.describe("A", "B")
-    effect = Effect("size", 224, 448, 4, verdict, ("dim", "lr"))
+    effect = Effect("size", 224, 448, 4, verdict, ("dim", "rate"))
     assert EN(effect_sentence(effect)) == effect.describe()
     both = Interaction(("size", "dim"), ((1, 2), (3, 4)), verdict)
     assert EN(interaction_sentence(both)) == both.describe()

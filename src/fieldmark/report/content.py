@@ -12,7 +12,7 @@ from fieldmark.diagnosis.diagnose import best_run, diagnose_run, diagnose_study,
 from fieldmark.diagnosis.evidence import REHEARSAL, read_rehearsal
 from fieldmark.diagnosis.study_advice import next_experiments_of_study
 from fieldmark.errors import RecordError
-from fieldmark.language import Said, counted, duration, said
+from fieldmark.language import Said, counted, duration, metric_words, said
 from fieldmark.report.cells import (
     CellsOf,
     effects_section,
@@ -93,7 +93,7 @@ def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
     facts = [
         Fact(said("fact.cells"), str(plan.cells)),
         Fact(said("fact.runs"), said("value.of", done=plan.done, all=plan.runs)),
-        Fact(said("fact.judged_by"), study.design.metric),
+        Fact(said("fact.judged_by"), metric_words(study.design.metric)),
     ]
     if cells.photos:
         facts.append(Fact(said("fact.photos"), f"{cells.photos:,}"))

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from fieldmark.charts.draw import FIXED, draw
 from fieldmark.diagnosis.finding import Among, Finding
-from fieldmark.language import LANGUAGES, Lang, Said, Words, duration
+from fieldmark.language import LANGUAGES, Lang, Said, Words, axis_words, duration, metric_words
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.assets import asset
 from fieldmark.report.page import Figure, Page
@@ -53,6 +53,8 @@ def render(
         live=live,
         languages=LANGUAGES,
         duration=duration,
+        axis_words=axis_words,
+        metric_words=metric_words,
         figure=lambda found: _figure(found, say),
         told=lambda found, part: finding_text(found, part, say),
         **({} if live else _inside()),
@@ -136,6 +138,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "breakable": _breakable,
+        "capital": lambda text: text[:1].upper() + text[1:],
         "code": _code,
         "interval": wilson_interval,
         "metric": _metric,

@@ -8,7 +8,8 @@ from fieldmark import durable
 from fieldmark.language import Said, Words
 from fieldmark.report.content import overview, run_page, study_page
 from fieldmark.report.page import Kind, Page
-from fieldmark.server.comparison import choices, comparison, settings
+from fieldmark.report.sentences import settings_words
+from fieldmark.server.comparison import choices, comparison
 from fieldmark.server.feed import Feed
 from fieldmark.server.sections import (
     FailedSlot,
@@ -46,7 +47,7 @@ class Contents:
 
     def comparison(self, a: str, b: str, say: Words) -> Page:
         """Two places side by side."""
-        found = comparison(self.feed.seen(), a, b)
+        found = comparison(self.feed.seen(), a, b, say)
         return _page("comparison", say("live.compared"), [found], answer=[found.verdict])
 
     def naming(self, most_megabytes: int, say: Words) -> Page:
@@ -81,7 +82,7 @@ def _failed(study: Study) -> list[FailedSlot]:
     for slot in study.slots():
         result = study.records.of(slot)
         if result and result.status == "failed":
-            told = settings(slot.cell.points[0])
+            told = settings_words(slot.cell.points[0])
             found.append(FailedSlot(slot.cell.hash, slot.seed, told, result.reason or ""))
     return found
 

@@ -152,7 +152,7 @@ class Pages:
         here = Here(
             place=place,
             version=f"{self.feed.mark}-{version}",  # what changed since is told, and shown then
-            crumbs=self._crumbs(place),
+            crumbs=self._crumbs(place, page),
             now=durable.now(),
             may_control=reader.may_control,
             names_photos=self.names_photos,
@@ -166,8 +166,8 @@ class Pages:
             page, lang=reader.lang, live=True, template=template(), here=here, link=link_inside
         )
 
-    def _crumbs(self, place: str) -> tuple[Crumb, ...]:
-        """The folder, the study, the run: as far as the place is inside."""
+    def _crumbs(self, place: str, page: Page) -> tuple[Crumb, ...]:
+        """The folder, the study, the run: as far as the place is inside; last, what is neither."""
         seen = self.feed.seen()
         way = [Crumb(seen.folder.name or str(seen.folder), link("."))]
         run = seen.runs.get(place)
@@ -176,4 +176,6 @@ class Pages:
             way.append(Crumb(outer, link(outer)))
         if place != ".":
             way.append(Crumb(place.removeprefix(f"{outer}/"), link(place)))
+        if page.kind in {"comparison", "photo"}:
+            way.append(Crumb(page.title, ""))
         return tuple(way)

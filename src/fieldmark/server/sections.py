@@ -16,7 +16,7 @@ class FailedSlot:
 
     cell: str
     seed: int
-    settings: str
+    settings: tuple[Said, ...]
     reason: str
 
 
@@ -36,11 +36,11 @@ class Choice:
 
     Attributes:
         place: As the address of the comparison has it.
-        name: As shown.
+        name: As shown: settings, one after the other.
     """
 
     place: str
-    name: str
+    name: tuple[Said, ...]
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,25 @@ class Choices:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is different between two, and whether that is real."""
+    """What is different between two, and whether that is real.
+
+    Attributes:
+        split: Whose photos they were judged by.
+        names: Of both.
+        top1: Of both.
+        verdict: In a sentence.
+        figures: The difference.
+        curves: Of a run of each; its trainings' first where it has several.
+        classes: Those that changed most.
+    """
 
     id: ClassVar[str] = "comparison"
     split: str
     names: tuple[str, str]
+    top1: tuple[float, float]
     verdict: Said
     figures: Sequence[Figure]
+    curves: Sequence[Sequence[Figure]]
     classes: Sequence[ClassChange]
 
 
