@@ -78,14 +78,16 @@ def plan(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
 
 def run(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
     """Run a study here; seconds, and bytes at the fullest moment."""
+    from fieldmark.questions import executor_of
     from fieldmark.questions import run as run_study
     from fieldmark.trials import run_trials
 
     assert run_trials  # loaded before the clock starts
+    executor = executor_of("local", 1, None)
     clock = time.process_time if cpu else time.perf_counter
     with Fullest() as fullest:
         started = clock()
-        run_study(Console(file=io.StringIO()), str(study), [], out, 1)
+        run_study(Console(file=io.StringIO()), str(study), [], out, executor)
         seconds = clock() - started
     return {"seconds": seconds, "memory": fullest.most}
 
