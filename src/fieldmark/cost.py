@@ -110,7 +110,7 @@ class Pass:
         self.photos = [*self.task.part("train"), *self.task.part("val")]
         self._key = features_key(self.task)
         self._first = before.setdefault(self._key, self)
-        self._looked = False
+        self._looked: set[str] = set()  # photos of this way of seeing that the study will have seen
 
     @property
     def side(self) -> str:
@@ -183,9 +183,9 @@ class Pass:
 
     def look(self, cost: Cost) -> None:
         """Add a pass over all photos: from files the first time, then from what was kept."""
-        first, count = self._first, len(self.photos)
+        first, count, everyone = self._first, len(self.photos), {p.key for p in self.photos}
         cost.add("finding photos in the cache", self._ids[1], count / len(self._sample))
-        missing = 0.0 if first._looked else first.missing
+        missing = self.missing * len(everyone - first._looked) / len(everyone)
         if missing:
             what = f"{self.side}: through the backbone"
             cost.add(what, self.seen.photo, missing * count)
@@ -194,7 +194,7 @@ class Pass:
         if missing < 1:
             read = Timed((self.seen.map_bytes / READ_SPEED,)) if first.missing else first._kept[1]
             cost.add(f"{self.side}: kept features", read, (1 - missing) * count)
-        first._looked = True
+        first._looked |= everyone
 
     def _keeping(self) -> Timed:
         """Seconds to write a photo's map."""

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from statistics import median, stdev
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
@@ -12,9 +14,10 @@ from torch import Tensor, nn
 
 from fieldmark import machine
 from fieldmark.build import Task, seed_for
+from fieldmark.data.cache import Pixels, resized_photos
 from fieldmark.data.dataset import Photo
-from fieldmark.data.loader import batches, load_batches
-from fieldmark.inputs import PhotoInputs, stage_loss, training_steps
+from fieldmark.data.loader import BATCHES_AHEAD, batches, load_batches
+from fieldmark.inputs import PhotoInputs, sample_order, stage_loss, training_steps
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.model import split_frozen
 from fieldmark.predict import EVAL_BATCH, evaluating
@@ -120,15 +123,19 @@ class StageTime:
         judged: Seconds of a photo that is judged.
         rows: Bytes of a photo's features; 0 where the backbone trains.
         pooled: Seconds from a photo's map to its features.
+        resized: Seconds to decode a photo and keep it resized, where that is done.
     """
 
     step: Timed
     judged: Timed
     rows: int
     pooled: Timed
+    resized: Timed = Timed((0.0,))
 
 
-def time_stage(task: Task, stage: Stage, number: int, seen: Seen) -> StageTime:
+def time_stage(
+    task: Task, stage: Stage, number: int, seen: Seen, resized: float = 0.0
+) -> StageTime:
     """Take a few steps of a stage as a training would; the task's model moves.
 
     Args:
@@ -136,26 +143,19 @@ def time_stage(task: Task, stage: Stage, number: int, seen: Seen) -> StageTime:
         stage: One of its stages.
         number: Its place.
         seen: By the same backbone.
+        resized: Share of the training photos that are kept resized (`data.cache`).
     """
     plan = parameter_plan(task.model, stage.train)
     set_trainable(task.model, plan, train_batch_norm=stage.batch_norm == "train")
     prefix, suffix = split_frozen(task.model)
     seed = seed_for(task.recipe.seed, "stage", number)
     if len(prefix) == 0:
-        inputs = PhotoInputs(task)
-        labels = [photo.label for photo in task.part("train")]
-        groups = training_steps(
-            inputs,
-            labels,
-            batch_size=stage.batch_size,
-            accumulate=stage.accumulate,
-            seed=seed,
-            sampling=stage.sampling,
-        )
-        steps = _time_steps(task, stage, inputs.network, islice(groups, PHOTO_STEPS), seed)
+        with TemporaryDirectory() as folder:
+            kept, decoded = _keep_resized(task, stage, seed, resized, Path(folder))
+            steps = _time_photo_steps(task, stage, PhotoInputs(task, kept), seed)
         after = nn.Sequential(*task.model.chain()[1:])
         judged = Timed(tuple(s + time_network(after, seen.maps).seconds for s in seen.photo.each))
-        return StageTime(steps, judged, 0, Timed((0.0,)))
+        return StageTime(steps, judged, 0, Timed((0.0,)), decoded)
     pool = prefix[1:]
     with torch.no_grad():
         rows = pool(seen.maps.float())
@@ -166,6 +166,39 @@ def time_stage(task: Task, stage: Stage, number: int, seen: Seen) -> StageTime:
     return StageTime(
         steps, time_network(suffix, rows), rows[0].nbytes, time_network(pool, seen.maps)
     )
+
+
+def _keep_resized(
+    task: Task, stage: Stage, seed: int, share: float, folder: Path
+) -> tuple[dict[str, Pixels], Timed]:
+    """So much of the photos of the steps that are tried, resized, and the seconds of one."""
+    photos = task.part("train")
+    order = sample_order(
+        [photo.label for photo in photos], sampling=stage.sampling, seed=seed, epoch=0
+    )
+    ahead = (PHOTO_STEPS * stage.accumulate + BATCHES_AHEAD) * stage.batch_size
+    shown = [photos[position] for position in dict.fromkeys(order[:ahead].tolist())]
+    shown = shown[: round(share * len(shown))]
+    if not shown:
+        return {}, Timed((0.0,))
+    started = clock()
+    keys = [photo.key for photo in shown]
+    kept = resized_photos(
+        folder, task.train_view, shown, keys, most_bytes=1 << 40, workers=machine.cores()
+    )
+    return kept, Timed(((clock() - started) / len(shown),))
+
+
+def _time_photo_steps(task: Task, stage: Stage, inputs: PhotoInputs, seed: int) -> Timed:
+    groups = training_steps(
+        inputs,
+        [photo.label for photo in task.part("train")],
+        batch_size=stage.batch_size,
+        accumulate=stage.accumulate,
+        seed=seed,
+        sampling=stage.sampling,
+    )
+    return _time_steps(task, stage, inputs.network, islice(groups, PHOTO_STEPS), seed)
 
 
 def _time_steps(

@@ -36,11 +36,11 @@ def run_trials(
     store = store or FeatureStore(cache_folder())
     reporter = reporter or Silent()
     trials = [replace(trial, recipe=settled(trial.recipe)) for trial in trials]
-    for group in _sharing(trials):
+    for group in sharing(trials):
         yield from _run_group(group, store, reporter)
 
 
-def _sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
+def sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials that can share a pass over the photos and are judged alike, together.
 
     Without folds, those on other fractions of train have a split of their own, and after the first
@@ -61,8 +61,7 @@ def _run_group(
         return
     started = time.perf_counter()
     try:
-        recipe = trials[0].recipe
-        task = prepare(_with_all_photos(recipe) if trials[0].folds else recipe, store, reporter)
+        task = prepare(shared_recipe(trials[0]), store, reporter)
     except FieldmarkError as error:
         yield from (_failed(trial, error, 0) for trial in trials)
         return
@@ -117,7 +116,7 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
     """Train a run for each fold, and join what each says of the photos it was not trained on."""
     runs = [
         train(
-            _with_fold(trial.recipe, fold, folds),
+            with_fold(trial.recipe, fold, folds),
             trial.folder.with_name(f"{trial.folder.name}-fold-{fold}"),
             store=store,
             reporter=reporter,
@@ -142,13 +141,19 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
     return Outcome(trial.folder, "finished", metrics)
 
 
-def _with_all_photos(recipe: Recipe) -> Recipe:
-    """Folds are cut from all photos outside test, so that every fraction is judged on the same."""
-    data = recipe.data.model_copy(update={"train_fraction": 1.0})
-    return recipe.model_copy(update={"data": data})
+def shared_recipe(trial: Trial) -> Recipe:
+    """What trials that share a pass see of photos, as a recipe.
+
+    Folds are cut from all photos outside test, so that every fraction is judged on the same.
+    """
+    if not trial.folds:
+        return trial.recipe
+    data = trial.recipe.data.model_copy(update={"train_fraction": 1.0})
+    return trial.recipe.model_copy(update={"data": data})
 
 
-def _with_fold(recipe: Recipe, fold: int, folds: int) -> Recipe:
+def with_fold(recipe: Recipe, fold: int, folds: int) -> Recipe:
+    """The recipe of a training that leaves out one fold, and is judged by it."""
     data = recipe.data.model_copy(update={"split": "folds", "folds": folds, "fold": fold})
     return recipe.model_copy(update={"data": data})
 

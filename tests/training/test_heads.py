@@ -11,13 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fieldmark.training import many_heads
-from fieldmark.training.heads import (
-    DualHeads,
-    FrozenFeatures,
-    Heads,
-    HeadSettings,
-    PrimalHeads,
-)
+from fieldmark.training.dual_heads import DualHeads
+from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings, PrimalHeads
 from fieldmark.training.many_heads import train_heads
 
 PHOTOS, TRAINED, CLASSES, BATCH = 60, 40, 5, 8

@@ -6,13 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fieldmark.training.heads import (
-    DualHeads,
-    FrozenFeatures,
-    Heads,
-    HeadSettings,
-    PrimalHeads,
-)
+from fieldmark.training.dual_heads import DualHeads
+from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings, PrimalHeads
 
 Watch = Callable[[list[int], int, Heads], None]
 
@@ -47,6 +42,7 @@ def train_heads(
         for number, samples in enumerate(steps):
             if number in watch_after:
                 watch(chunk.numbers, number, part)
+            part.foresee(steps, number)
             losses[number, chunk.numbers[0] : chunk.numbers[-1] + 1] = part.step(number, samples)
         watch(chunk.numbers, len(steps), part)
     return losses
