@@ -66,7 +66,7 @@ class DualHeads(Heads):
         H, K = self.bias.shape
         self._each = H // len(features)  # heads
         self._among = torch.stack([kind.gram[train][:, train] for kind in features])  # (F, N, N)
-        # A and C as `_product` left them.
+        # A and C as they are since `_passed` began.
         self._rows = torch.zeros(len(features), len(train), 2, self._each, K)
         nothing = torch.empty(0, dtype=torch.int64)
         self._ahead = _Ahead(nothing, self._among[:, :0, :0], self._rows[:, :0], self._rows[:, :0])
@@ -122,14 +122,12 @@ class DualHeads(Heads):
         sums = ahead.sums[:, part]
         if ahead.taken:
             grams, new = ahead.grams[:, part, : ahead.taken], ahead.new[:, : ahead.taken]
-            sums = torch.baddbmm(sums.flatten(2), grams, new.flatten(2)).view_as(sums)
+            sums += _product(grams, new.flatten(2)).view_as(sums)
         return self._combined(sums, self.train[samples])
 
     def _product(self, grams: Tensor) -> Tensor:
         """What the sums make of P photos, (F, P, 2, H / F, K), given products (F, P, N)."""
-        rows = self._rows.flatten(2)  # (F, N, 2 H/F K)
-        # A batched product of one is a third slower than a plain one.
-        flat = (grams[0] @ rows[0])[None] if len(rows) == 1 else grams @ rows
+        flat = _product(grams, self._rows.flatten(2))  # (F, P, 2 H/F K)
         return flat.view(*flat.shape[:2], *self._rows.shape[2:])
 
     def _combined(self, sums: Tensor, photos: Tensor) -> Tensor:
@@ -193,6 +191,11 @@ class DualHeads(Heads):
             C.mul_(cc).addcmul_(A, ca)
             A.copy_(A_now)
         self._passed = _identity(len(self.heads))
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Batched, but that a batch of one is a third slower than a plain product."""
+    return (left[0] @ right[0])[None] if len(left) == 1 else left @ right
 
 
 def _identity(count: int) -> Matrices:
