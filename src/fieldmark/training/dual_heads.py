@@ -27,8 +27,8 @@ from fieldmark.training.heads import Column, Heads, float32
 
 Matrices = NDArray[np.float64]  # (H, 2, 2)
 
-MOST_AHEAD = 256  # samples whose products are computed at once; more gain nothing
-_SHARE_AHEAD = 4  # nor does more than one in so many of the photos: it is made up for by products
+MOST_AHEAD = 128  # samples whose products are computed at once; more gain nothing
+LEAST_TIMES = 4  # as many photos there should be: samples ahead cost products of their own
 _LEAST_DETERMINANT = 0.1  # rounding grows by its inverse between two times rows are brought up
 
 
@@ -87,7 +87,7 @@ class DualHeads(Heads):
         """Compute ahead what the sums as they are make of the samples of a few steps."""
         if self._ahead.taken < len(self._ahead.samples):
             return
-        room = min(MOST_AHEAD, len(self.train) // _SHARE_AHEAD)
+        room = min(MOST_AHEAD, len(self.train) // LEAST_TIMES)
         last = first + 1
         while last < len(steps) and sum(map(len, steps[first : last + 1])) <= room:
             last += 1

@@ -88,6 +88,7 @@ class Heads(ABC):
         self._lr = column(head.lr for head in heads)
         self._bias_lr = column(head.bias_lr for head in heads)
         self._bias_decay = float32(column(head.bias_decay for head in heads))[:, None]
+        self._smooths = any(head.label_smoothing for head in heads)
         self._smoothing = float32(column(head.label_smoothing for head in heads))[:, None]
 
     def foresee(self, steps: Sequence[Tensor], first: int) -> None:  # noqa: B027 - may be nothing
@@ -107,9 +108,12 @@ class Heads(ABC):
         labels = self.labels[samples]
         log_p = logits.log_softmax(2)
         right = labels[:, None, None].expand(-1, len(self.heads), 1)
-        s = self._smoothing  # (H, 1)
-        losses = -(1 - s[:, 0]) * log_p.gather(2, right)[:, :, 0] - s[:, 0] * log_p.mean(2)
-        grad = log_p.exp() - s / logits.shape[2]  # (B, H, K)
+        losses, s = -log_p.gather(2, right)[:, :, 0], self._smoothing  # (B, H), (H, 1)
+        if self._smooths:
+            losses = (1 - s[:, 0]) * losses - s[:, 0] * log_p.mean(2)
+        grad = log_p.exp_()  # (B, H, K)
+        if self._smooths:
+            grad -= s / logits.shape[2]
         grad.scatter_add_(2, right, (s - 1).expand(len(samples), -1, -1))
         grad /= len(samples)
         factors = column(head.factor(number) for head in self.heads)
