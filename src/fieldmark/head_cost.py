@@ -1,7 +1,7 @@
 """What classifiers on frozen features will take: a few of their real steps, on features made up."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -120,13 +120,13 @@ def _add_exact(
     rows = features.rows[: len(labels)]
     decays = sorted({head.settings.weight_decay for head in heads}, reverse=True)
 
-    def seconds(count: int) -> float:
+    def solving(count: int) -> float:
         path = partial(decay_path, rows, labels, decays[:count], classes=classes)
-        return _seconds(partial(path, tolerance=TOLERANCE))
+        return probe.seconds(partial(path, tolerance=TOLERANCE))
 
     tried, folds = min(MORE_DECAYS, len(decays)), heads[0].trial.folds or 1
-    first = seconds(1)
-    each = max(0.0, seconds(tried) - first) / max(1, tried - 1)
+    first = solving(1)
+    each = max(0.0, solving(tried) - first) / max(1, tried - 1)
     what = f"{shared.side}: solving heads"
     cost.add(what, first, folds)
     cost.add(what, each, folds * (len(decays) - 1))
@@ -165,14 +165,16 @@ def _time_order(order: Order, steps: Sequence[Tensor]) -> _OrderTime:
     A step is too short to be told from the beginning of two trainings that differ by a few.
     """
     steps = steps[: FEW + TRIES * MORE]
-    products, begun = (_seconds(lambda: order.train_heads(steps[:1], _nobody, ())) for _ in "12")
+    products, begun = (
+        probe.seconds(lambda: order.train_heads(steps[:1], _nobody, ())) for _ in "12"
+    )
     seen: dict[int, list[float]] = defaultdict(list)
     measuring: list[float] = []
 
     def watch(numbers: list[int], step: int, part: Heads) -> None:
         seen[numbers[0]].append(probe.clock())
         if step == len(steps):
-            measuring.append(_seconds(lambda: order.measure(numbers, step, part)))
+            measuring.append(probe.seconds(lambda: order.measure(numbers, step, part)))
 
     ends = [*range(min(FEW, len(steps) - 1), len(steps), MORE), len(steps)]
     order.train_heads(steps, watch, ends)
@@ -184,12 +186,6 @@ def _time_order(order: Order, steps: Sequence[Tensor]) -> _OrderTime:
     beginning = max(0.0, begun - step.seconds)
     kept = max(0.0, products - begun)  # they are there from then on
     return _OrderTime(Timed((kept,)), Timed((beginning,)), step, Timed((sum(measuring),)))
-
-
-def _seconds(compute: Callable[[], object]) -> float:
-    started = probe.clock()
-    compute()
-    return probe.clock() - started
 
 
 def _nobody(numbers: list[int], step: int, part: Heads) -> None:
@@ -217,7 +213,7 @@ def _add_runs(cost: Cost, shared: Pass, head: Head, runs: int) -> None:
             )
             for number in range(WRITTEN)
         ]
-        each = [_seconds(partial(write_head, shared.task, one, shared.photos)) for one in done]
+        each = [probe.seconds(partial(write_head, shared.task, one, shared.photos)) for one in done]
         cost.add("writing runs", Timed(tuple(each)), runs)
         cost.disk += runs * (size_of(Path(folder)) // WRITTEN + RECORD)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median, stdev
@@ -22,6 +23,8 @@ from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.model import split_frozen
 from fieldmark.predict import EVAL_BATCH, evaluating
 from fieldmark.recipe import Stage
+from fieldmark.studies.run import RunWriter
+from fieldmark.training.checkpoint import save_checkpoint
 from fieldmark.training.optim import make_optimizer, parameter_plan
 from fieldmark.training.stage import Batch, set_trainable, train_steps
 
@@ -51,7 +54,7 @@ class Timed:
 
     def __truediv__(self, count: float) -> "Timed":
         """Seconds of one of `count` alike."""
-        return Timed(tuple(seconds / count for seconds in self.each))
+        return Timed(tuple(each / count for each in self.each))
 
 
 def intervals(items: Iterable[Item]) -> Iterator[tuple[Item, float]]:
@@ -70,11 +73,13 @@ class Seen:
         photo: Seconds of one, reading included.
         maps: Of the last batch, (n, C, H, W).
         map_bytes: Of one photo's map, as it is kept.
+        copying: Seconds to make the backbone ready, its norms folded.
     """
 
     photo: Timed
     maps: Tensor
     map_bytes: int
+    copying: float
 
 
 def see_photos(task: Task, photos: Sequence[Photo]) -> Seen:
@@ -90,14 +95,16 @@ def see_photos(task: Task, photos: Sequence[Photo]) -> Seen:
     view, workers = task.eval_view, machine.cores()
     loaded = list(load_batches(photos, view, groups, seed=0, epoch=0, workers=workers))
     reading = (clock() - started) / count
+    started = clock()
     eyes = frozen_copy(task.model.backbone, task.dtype)
+    copying = clock() - started
     times, maps = [], torch.empty(0)
     with torch.inference_mode():
         for batch in loaded:
             started = clock()
             maps = eyes(view.normalize(batch.images, task.dtype))
             times.append((clock() - started) / len(batch.images) + reading)
-    return Seen(Timed(tuple(times[1:] or times)), maps, maps[0].nbytes)
+    return Seen(Timed(tuple(times[1:] or times)), maps, maps[0].nbytes, copying)
 
 
 @torch.no_grad()
@@ -105,12 +112,14 @@ def time_network(network: nn.Module, maps: Tensor, tries: int = 3) -> Timed:
     """Seconds a photo of what follows the backbone, on its maps."""
     with evaluating(network):
         network(maps.float())
-        return Timed(tuple(_seconds(network, maps) for _ in range(tries))) / len(maps)
+        times = (seconds(lambda: network(maps.float())) for _ in range(tries))
+        return Timed(tuple(times)) / len(maps)
 
 
-def _seconds(network: nn.Module, maps: Tensor) -> float:
+def seconds(compute: Callable[[], object]) -> float:
+    """What something takes."""
     started = clock()
-    network(maps.float())
+    compute()
     return clock() - started
 
 
@@ -201,6 +210,28 @@ def _time_photo_steps(task: Task, stage: Stage, inputs: PhotoInputs, seed: int) 
     return _time_steps(task, stage, inputs.network, islice(groups, PHOTO_STEPS), seed)
 
 
+def time_writing(task: Task, tries: int = 3) -> Timed:
+    """Seconds to write a model down, with the sum of all its tensors."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        return Timed(
+            tuple(
+                seconds(partial(save_checkpoint, path, task.model, None, {})) for _ in range(tries)
+            )
+        )
+
+
+def time_record(tries: int = 20) -> float:
+    """Seconds to write down a line of metrics."""
+    metrics = {"train/loss": 0.1234567, "train/lr": 0.01, "train/grad_norm": 1.234567}
+    told = {"class_names": []}
+    with TemporaryDirectory() as at, RunWriter.create(Path(at) / "run", "", told) as writer:
+        record = partial(writer.record, metrics, step=1, stage="one")
+        found = [seconds(record) for _ in range(tries)]
+        writer.finish()
+    return median(found)
+
+
 def _time_steps(
     task: Task,
     stage: Stage,
@@ -219,5 +250,5 @@ def _time_steps(
         loss=stage_loss(task, stage),
         clip_norm=stage.clip_norm,
     )
-    times = [seconds for _, seconds in intervals(losses)]
+    times = [waited for _, waited in intervals(losses)]
     return Timed(tuple(times[1:] or times))

@@ -14,8 +14,10 @@ from fieldmark.forecast import forecast
 from fieldmark.head_cost import add_heads
 from fieldmark.head_trials import start_head
 from fieldmark.inputs import RESIZED
-from fieldmark.probe import StageTime, time_stage
+from fieldmark.predict import EVAL_BATCH
+from fieldmark.probe import StageTime, time_record, time_stage, time_writing
 from fieldmark.recipe import Stage
+from fieldmark.steps import RECORDS_A_STAGE
 from fieldmark.studies.results import Slot
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import Trial
@@ -27,6 +29,8 @@ NO_COST_OF_STAGE = {
     *("lr", "length", "momentum", "weight_decay", "l1", "schedule", "eval_every", "stop_after"),
     *("snapshot_every", "label_smoothing", "class_weights"),
 }
+WRITTEN_OF_STAGE = 3  # the checkpoint at its end, the best weights, and hashes as long as a third
+OBSERVED = 2  # a recorded step is looked at besides, which takes as long again
 
 
 def foresee(study: Study, store: FeatureStore) -> tuple[Cost, int]:
@@ -125,6 +129,9 @@ class _Alone:
 
     Attributes:
         stages: Seconds of the parts of each.
+        copying: Seconds to make the backbone ready, as each measuring on photos does.
+        besides: Seconds to foresee memory, to write the run and where the model looked.
+        record: Seconds to write down a line of metrics.
         memory: Bytes beside those of the process.
         weights: Bytes of a model.
         train: Photos trained on.
@@ -132,6 +139,9 @@ class _Alone:
     """
 
     stages: Sequence[StageTime]
+    copying: float
+    besides: float
+    record: float
     memory: int
     weights: int
     train: int
@@ -142,13 +152,21 @@ class _Alone:
         """Try its stages, each for a few steps."""
         recipe = with_fold(trial.recipe, 0, trial.folds) if trial.folds else trial.recipe
         task = build(recipe)
-        found, memory = [], 0
+        found, memory, besides = [], 0, 0.0
         for number, stage in enumerate(recipe.stages):
             found.append(time_stage(task, stage, number, shared.seen, kept.share))
+            started = probe.clock()
             if foreseen := forecast(task, stage, kept=shared.missing == 0):
                 memory = max(memory, foreseen.total)
+            besides += probe.clock() - started
+        written = 1 + WRITTEN_OF_STAGE * len(found)
+        besides += written * time_writing(task).seconds
+        besides += shared.seen.copying + EVAL_BATCH * shared.seen.photo.seconds  # where it looked
         return cls(
             found,
+            shared.seen.copying,
+            besides,
+            time_record(),
             memory,
             sum(4 * tensor.numel() for tensor in task.model.state_dict().values()),
             len(task.split.train),
@@ -161,6 +179,8 @@ class _Alone:
         for trial in trials:
             folds = trial.folds or 1
             cost.add("building", shared.building, folds)
+            cost.add("checking files", shared.checking, folds)
+            cost.add("writing runs", self.besides, folds)
             stages = trial.recipe.stages
             for number, (stage, found) in enumerate(zip(stages, self.stages, strict=True)):
                 self._add_stage(cost, shared, stage, found, folds, last=number == len(stages) - 1)
@@ -177,7 +197,10 @@ class _Alone:
         every = stage.eval_every.steps(steps_per_epoch=per_epoch, stage_steps=steps)
         measured = 1 + -(-steps // max(1, every)) + last  # before the first, and for the record
         cost.add(what, found.step, folds * steps)
+        cost.add(what, OBSERVED * self.record, folds * min(steps, RECORDS_A_STAGE))
         cost.add(what, found.judged, folds * measured * self.measured)
+        if not found.rows:
+            cost.add(what, self.copying, 2 * folds * measured)  # for minitrain and val
         if stage.snapshot_every:
             every = stage.snapshot_every.steps(steps_per_epoch=per_epoch, stage_steps=steps)
             cost.disk += folds * (steps // every) * self.weights
