@@ -224,7 +224,7 @@ def time_writing(task: Task, tries: int = 3) -> Timed:
 def time_record(tries: int = 20) -> float:
     """Seconds to write down a line of metrics."""
     metrics = {"train/loss": 0.1234567, "train/lr": 0.01, "train/grad_norm": 1.234567}
-    told = {"class_names": []}
+    told: dict[str, list[str]] = {"class_names": []}
     with TemporaryDirectory() as at, RunWriter.create(Path(at) / "run", "", told) as writer:
         record = partial(writer.record, metrics, step=1, stage="one")
         found = [seconds(record) for _ in range(tries)]
