@@ -108,12 +108,12 @@ def test_what_it_would_take_is_enough_and_little_more():
     def found(seeds: int, photos: int) -> Power:
         return powers(design(f"seeds={seeds}"), photos, top1=0.85)[1]
 
-    told = found(2, 1500)
+    told = found(2, 2400)
     assert told.least > told.care
     assert found(2, told.photos).least <= told.care
     assert found(2, int(told.photos / 1.25)).least > told.care
     assert told.seeds
-    assert found(told.seeds, 1500).least <= told.care + 2e-4
+    assert found(told.seeds, 2400).least <= told.care + 2e-4
     assert f"about {told.seeds} seeds or {told.photos:,} judged photos" in told.describe()
 
 
