@@ -70,9 +70,9 @@ def test_overconfidence(look, well, name, outcome, loss, top1):
 @pytest.mark.parametrize(
     ("name", "outcome", "loss", "top1"),
     [
-        ("worse_than_guessing", "does not", LN10 - 0.01, 0.6),
-        ("worse_than_guessing", "fires", LN10 + 0.01, 0.6),
-        ("worse_than_guessing", "does not", LN10 + 0.01, 0.13),  # it knows nothing yet
+        ("worse_than_guessing", "does not", 2 * LN10 - 0.01, 0.6),
+        ("worse_than_guessing", "fires", 2 * LN10 + 0.01, 0.6),
+        ("worse_than_guessing", "does not", 2 * LN10 + 0.01, 0.13),  # it knows nothing yet
     ],
 )
 def test_certain_and_wrong(look, well, name, outcome, loss, top1):

@@ -99,7 +99,7 @@ def lr_too_low(stage: StageEvidence) -> Seen:
 )
 @any_stage
 def lr_too_high(stage: StageEvidence) -> Seen:
-    """Over the top at first, or a jittery level held while lr is high (cs231n, playbook)."""
+    """Over the top and not made good, or a jittery level held at a high lr (cs231n, playbook)."""
     loss = stage.curve("train/loss")
     if short := lacks(loss, 10):
         return short
@@ -122,7 +122,8 @@ def lr_too_high(stage: StageEvidence) -> Seen:
         "lower": stage.settings.lr / 10,
         "move": move,
     }
-    if smooth.max() > OVERSHOOT * log(max(2, stage.classes)):
+    guessing = log(max(2, stage.classes))
+    if smooth.max() > OVERSHOOT * guessing and loss.late_mean > HIGH_LEVEL * guessing:
         return fires(loss.place(0, int(smooth.argmax())), **numbers)
     if len(high) >= 10 and move > LARGE_MOVE and not _decay_rules(stage):
         fell = float(high.values[: len(high) // 2].mean()) - level

@@ -107,16 +107,25 @@ def _read(lr: Curve, losses: Curve) -> Reading:
     noise = _noise(losses[: max(place, 2 * edge) + 1])
     if place < edge and losses[-edge:].mean() > start + 2 * noise:
         return Reading(reason=f"the loss rises from the start ({ends}); begin far lower")
-    still = np.flatnonzero(curve[: place + 1] >= start - BEGUN * fall)
-    if first - next_to_it > max(LEAST_FALL * first, 2 * noise) or not len(still):
-        return Reading(reason=f"the loss falls from the first steps on ({ends}); begin lower")
-    if fall < max(LEAST_FALL * start, 2 * noise):
-        rises = losses[-edge:].mean() > start + 2 * noise
-        then = "before it rises; use larger batches" if rises else "all along; go higher"
+    at_once = first - next_to_it > max(LEAST_FALL * first, 2 * noise)
+    if not at_once and fall < max(LEAST_FALL * start, 2 * noise):
+        then = _after_a_plateau(lr, curve, start + 2 * noise)
         return Reading(reason=f"flat: the loss hardly falls from {start:.2f} ({ends}) {then}")
-    if place >= len(lr) - edge:
+    if not at_once and place >= len(lr) - edge:
         return Reading(reason=f"the loss still falls at the end ({ends}); go higher")
+    still = np.flatnonzero(curve[: place + 1] >= start - BEGUN * fall)
+    if at_once or not len(still):
+        return Reading(reason=f"the loss falls from the first steps on ({ends}); begin lower")
     return Reading(float(lr[min(still[-1] + 1, place)]), float(lr[place]))
+
+
+def _after_a_plateau(lr: Curve, curve: Curve, high: float) -> str:
+    """Where a flat curve rises above a level to stay there, if it does: what not to come near."""
+    low = np.flatnonzero(curve <= high)
+    rise = int(low[-1]) + 1 if len(low) else 0
+    if rise == len(curve):
+        return "all along; go higher"
+    return f"before it rises at lr {lr[rise]:.2g}; stay below a third of that"
 
 
 def _noise(losses: Curve) -> float:
