@@ -78,6 +78,7 @@ def plan(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
 
 def run(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
     """Run a study here; seconds, and bytes at the fullest moment."""
+    from fieldmark.questions import executor_of
     from fieldmark.questions import run as run_study
     from fieldmark.trials import run_trials
 
@@ -85,7 +86,7 @@ def run(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
     clock = time.process_time if cpu else time.perf_counter
     with Fullest() as fullest:
         started = clock()
-        run_study(Console(file=io.StringIO()), str(study), [], out, 1)
+        run_study(Console(file=io.StringIO()), str(study), [], out, executor_of("local", 1, None))
         seconds = clock() - started
     return {"seconds": seconds, "memory": fullest.most}
 

@@ -23,6 +23,7 @@ LAYERS = tuple(
     f"layers.{name}"
     for name in (
         *("hub", "weights", "cut", "backbone", "activation", "hashing", "operators", "spectrum"),
+        "dropout",
         *("bilinear", "maclaurin", "gram", "cross_gram", "positions", "sketch", "pooling", "model"),
         "depthwise",
     )
@@ -67,12 +68,14 @@ L3 = (
     "forecast",
     "train",
     "resume",
+    "dashboards",
     "evaluate",
     "contact_sheet",
     "head_run",
     "head_order",
     "head_trials",
     "trials",
+    "head_looks",
     "probe",
     "cost",
     "head_cost",
@@ -106,6 +109,7 @@ L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
 L5 = (
     *("shipped", "terminal", "diagnosis_report", "study_axes", "study_report", "study_plan"),
     *(
+        "study_looks",
         "questions",
         "demo",
         "cli_study",

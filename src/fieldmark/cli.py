@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark import machine
 from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_rehearse import rehearse
@@ -19,6 +20,8 @@ from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example, next_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fieldmark.recipe import Recipe
     from fieldmark.studies.run import Run
 
@@ -81,6 +84,10 @@ def train(
     open_test: Annotated[
         bool, typer.Option("--open-test", help="Measure on test at the end. Counted.")
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Tell a dashboard too: tensorboard, wandb, mlflow, …"),
+    ] = None,
 ) -> None:
     """Train a recipe into a run folder, or go on with an interrupted run."""
     if (recipe is None) == (resume is None):
@@ -88,9 +95,9 @@ def train(
     if resume is not None:
         if overrides or out or until:
             raise RecipeError("A resumed run keeps its recipe and folder; give --resume alone.")
-        _resume(resume, open_test=open_test)
+        _resume(resume, open_test=open_test, track=track or [])
     elif recipe is not None:
-        _train(recipe, overrides or [], out, until=until, open_test=open_test)
+        _train(recipe, overrides or [], out, until=until, open_test=open_test, track=track or [])
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark predict runs/toy-1 photo.jpg --top 3"))
@@ -182,7 +189,7 @@ def refit(
     from fieldmark.evaluate import refit_recipe
 
     recipe = refit_recipe(run)
-    _train_recipe(recipe, out or next_folder(Path("runs"), recipe.name), open_test=False)
+    _train_recipe(recipe, out or next_folder(Path("runs"), recipe.name))
 
 
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark inspect toy data.folder=photos"))
@@ -246,39 +253,39 @@ def _train(
     *,
     until: str | None = None,
     open_test: bool = False,
+    track: "Sequence[str]" = (),
 ) -> None:
     from fieldmark.shipped import find_recipe
 
     recipe = find_recipe(name, overrides)  # its mistakes are told before torch is loaded
     recipe = recipe.until(until) if until else recipe
     folder = folder or next_folder(Path("runs"), recipe.name)
-    _train_recipe(recipe, folder, open_test=open_test)
+    _train_recipe(recipe, folder, open_test=open_test, track=track)
 
 
-def _train_recipe(recipe: "Recipe", folder: Path, *, open_test: bool) -> None:
+def _train_recipe(
+    recipe: "Recipe", folder: Path, *, open_test: bool = False, track: "Sequence[str]" = ()
+) -> None:
+    from fieldmark.dashboards import Dashboards
     from fieldmark.terminal import Screen
     from fieldmark.train import train as train_recipe
     from fieldmark.training.features import FeatureStore, cache_folder
 
-    with Screen(console) as screen:
-        run = train_recipe(
-            recipe,
-            folder,
-            store=FeatureStore(cache_folder()),
-            reporter=screen,
-            open_test=open_test,
-        )
+    with Screen(console) as screen, Dashboards(screen, track, folder) as reporter:
+        store = FeatureStore(cache_folder())
+        run = train_recipe(recipe, folder, store=store, reporter=reporter, open_test=open_test)
     _show(run)
 
 
-def _resume(folder: Path, *, open_test: bool) -> None:
+def _resume(folder: Path, *, open_test: bool, track: "Sequence[str]") -> None:
+    from fieldmark.dashboards import Dashboards
     from fieldmark.resume import resume as resume_run
     from fieldmark.terminal import Screen
     from fieldmark.training.features import FeatureStore, cache_folder
 
-    with Screen(console) as screen:
+    with Screen(console) as screen, Dashboards(screen, track, folder) as reporter:
         store = FeatureStore(cache_folder())
-        run = resume_run(folder, store=store, reporter=screen, open_test=open_test)
+        run = resume_run(folder, store=store, reporter=reporter, open_test=open_test)
     _show(run)
 
 
@@ -323,6 +330,7 @@ def _list_recipes(how: Format) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 1, not a traceback."""
+    machine.shorten_waits()
     try:
         app()
     except (FieldmarkError, OSError) as error:  # OSError: a full disk, a folder not ours

@@ -21,12 +21,14 @@ def report(
     from fieldmark.language import LANGUAGES
     from fieldmark.report.content import page_of
     from fieldmark.report.render import render
+    from fieldmark.study_looks import see_shown_run
 
     if lang not in LANGUAGES:
         raise SettingError(f"--lang must be one of {', '.join(LANGUAGES)}, got {lang}.")
     out = out or folder / "report.html"
     if out.suffix.lower() not in {".html", ".htm"}:
         raise SettingError(f"A page is an .html file, got `{out}`.")
+    see_shown_run(console, folder, only_from_kept=True)
     page = page_of(folder)
     durable.replace(out, render(page, lang=lang).encode(errors="replace"))
     console.print(f"Wrote {out}", highlight=False)

@@ -17,6 +17,7 @@ from fieldmark.head_run import Head, write_head
 from fieldmark.head_trials import loads, up_to_classifier
 from fieldmark.probe import Timed, time_network
 from fieldmark.scratch import most_bytes
+from fieldmark.studies.judged import MISTAKEN, PAIRS, PHOTOS
 from fieldmark.studies.trial import OUT_OF_FOLD
 from fieldmark.training.features import SHARD_BYTES
 from fieldmark.training.heads import FrozenFeatures
@@ -24,6 +25,8 @@ from fieldmark.training.heads import FrozenFeatures
 FEW, MORE = 2, 10  # steps, and so many on top of them
 TRIES = 3
 WRITTEN = 3  # runs
+SEEING = "seeing where the best cell looked"
+MOST_LOOKS = 2 * PHOTOS + PAIRS * (MISTAKEN + 2)
 RECORD = 1000  # bytes a study writes of a run beside it
 MOST_MULTIPLIED = 2048  # photos whose products are timed; of more it is reckoned
 
@@ -36,6 +39,23 @@ def add_heads(cost: Cost, shared: Pass, heads: Sequence[Head]) -> None:
         shared: What all trials see.
         heads: As `head_trials.start_head` gives them.
     """
+    parts = _add_training(cost, shared, heads)
+    _add_runs(cost, shared, heads[0], len(heads))
+    cost.memory = max(cost.memory, _memory(shared, parts))
+
+
+def add_looks(cost: Cost, shared: Pass, head: Head) -> None:
+    """Add what `head_looks.add_looks` takes for one of them: it is trained again, by itself."""
+    again = Cost()
+    _add_training(again, shared, [head])
+    cost.add(SEEING, shared.building)
+    cost.shares += [replace(share, what=SEEING) for share in again.shares]
+    positions = shared.maps[0, 0].numel()
+    cost.disk += 2 * positions * MOST_LOOKS
+
+
+def _add_training(cost: Cost, shared: Pass, heads: Sequence[Head]) -> list[list[list[Head]]]:
+    """Add the features and steps of heads; the loads they come in."""
     started = probe.clock()
     parts = list(loads(heads, len(shared.photos)))
     networks = [up_to_classifier(shared.task, part[0].recipe) for load in parts for part in load]
@@ -52,8 +72,7 @@ def add_heads(cost: Cost, shared: Pass, heads: Sequence[Head]) -> None:
     taken: dict[object, _OrderTime] = {}
     for load in parts:
         _add_load(cost, shared, load, taken)
-    _add_runs(cost, shared, heads[0], len(heads))
-    cost.memory = max(cost.memory, _memory(shared, parts))
+    return parts
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,10 @@ class Order:
                 logits = part.logits(torch.tensor(positions)).numpy()
                 for place, number in enumerate(numbers):
                     group[number].see(split, step, logits[:, place], positions, self.photos)
+            for place, number in enumerate(numbers):
+                if group[number].keeps_classifiers and step == len(steps):
+                    kept = part.weight(place).clone(), part.bias[place].clone()
+                    group[number].classifiers.append(kept)
 
         settings = [
             (features, _settings(heads, len(self.steps), self._per_epoch))

@@ -32,6 +32,10 @@ class Head:
     """Split -> logits (N, K) after the last step, in the order of train + val."""
     folds: NDArray[np.int64] | None = None
     """The fold each photo was left out with, (N,)."""
+    keeps_classifiers: bool = False
+    """Whether `classifiers` is filled; a study's are too many to keep."""
+    classifiers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """For each fold weight (K, D) and bias (K,) after the last step."""
     problem: str | None = None
     """Why it failed, beside a loss that is not finite."""
 

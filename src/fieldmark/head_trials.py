@@ -32,13 +32,30 @@ def run_head_trials(
 ) -> Iterator[Outcome]:
     """Train the classifiers of all trials, and yield each trial's outcome once its run is written.
 
+    Args as for `trained_heads`.
+    """
+    photos = photos_of(task)
+    for head in trained_heads(task, heads, store, progress):
+        yield write_head(task, head, photos)
+
+
+def photos_of(task: Task) -> list[Photo]:
+    """All photos outside `test`, in the order heads are told of them."""
+    return [*task.part("train"), *task.part("val")]
+
+
+def trained_heads(
+    task: Task, heads: Sequence[Head], store: FeatureStore, progress: Progress
+) -> Iterator[Head]:
+    """Train the classifiers of all trials, and yield each with what was seen of it.
+
     Args:
         task: with the photos, split, view and backbone that all of them share.
         heads: as `start_head` gives them, all judged alike.
         store: of the frozen feature maps.
         progress: is told how many photos of the pass are done.
     """
-    photos = [*task.part("train"), *task.part("val")]
+    photos = photos_of(task)
     folds = heads[0].trial.folds
     fold_of = np.zeros(len(photos), np.int64)
     for part in loads(heads, len(photos)):
@@ -49,7 +66,7 @@ def run_head_trials(
             fold_of[judged.get(OUT_OF_FOLD, [])] = fold
         for head in chain(*part):
             head.folds = fold_of if folds else None
-            yield write_head(task, head, photos)
+            yield head
 
 
 def _model(task: Task, recipe: Recipe) -> Model:
@@ -204,6 +221,8 @@ def _solve(
     for head, exact in zip(heads, found, strict=True):
         head.losses.append(torch.tensor([exact.loss]))
         head.problem = head.problem or not_converged(exact)
+        if head.keeps_classifiers:
+            head.classifiers.append((exact.weight, exact.bias))
         for split, positions in judged.items():
             logits = features.rows[positions] @ exact.weight.T + exact.bias
             head.see(split, 1, logits.numpy(), positions, photos)

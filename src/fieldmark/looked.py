@@ -18,7 +18,8 @@ A score means nothing by itself: what is split is how far the named class is abo
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,16 +27,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fieldmark import durable
+from fieldmark.build import read_data
 from fieldmark.data.dataset import Photo
 from fieldmark.data.transform import View
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.model import Model
 from fieldmark.layers.pooling import BilinearPooling, CompactBilinearPooling
-from fieldmark.predict import evaluating, frozen_maps
-from fieldmark.studies.judged import judged
+from fieldmark.predict import Predictor, evaluating, frozen_maps
+from fieldmark.studies.judged import LOOKED, Judged, judged
 from fieldmark.studies.run import Run
 
-LOOKED = "looked.npz"  # among a run's predictions
+Looks = dict[str, NDArray[np.float16]]
+"""A photo's key -> the share of each position, (H, W)."""
+MapsOf = Callable[[Sequence[Photo]], Iterable[tuple[list[int], Tensor]]]
+"""From photos to (positions in them, feature maps (n, C, H, W)), until each came once."""
 
 
 def score_shares(model: Model, maps: Tensor, classes: Tensor) -> Tensor:
@@ -67,6 +72,35 @@ def _weights(head: nn.Sequential, y: Tensor, classes: Tensor) -> Tensor:
     return w * torch.where(y == 0, 0, seen / torch.where(y == 0, 1, y))
 
 
+def looks_of(model: Model, found: Judged, photos: Sequence[Photo], maps_of: MapsOf) -> Looks:
+    """Where a model found the classes that it named, in the few photos that are worth it.
+
+    Args:
+        model: as it judged the photos.
+        found: what was said of them, and perhaps of others.
+        photos: those that this model judged.
+        maps_of: what its backbone makes of them.
+    """
+    guesses = {found.paths[i]: int(found.guesses[i]) for i in found.telling()}
+    chosen = [photo for photo in photos if photo.key in guesses]
+    looks: Looks = {}
+    if not chosen:
+        return looks
+    with evaluating(model):
+        for positions, maps in maps_of(chosen):
+            keys = [chosen[position].key for position in positions]
+            shares = score_shares(model, maps, torch.tensor([guesses[key] for key in keys]))
+            looks |= dict(zip(keys, shares.numpy().astype(np.float16), strict=True))
+    return looks
+
+
+def write_looks(run: Run, looks: Looks) -> None:
+    """Keep them with the run's predictions."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, paths=np.array(list(looks)), shares=np.stack(list(looks.values())))
+    durable.replace(run.folder / "predictions" / LOOKED, buffer.getvalue())
+
+
 def keep_looks(
     run: Run, model: Model, view: View, photos: Sequence[Photo], dtype: torch.dtype
 ) -> None:
@@ -79,20 +113,35 @@ def keep_looks(
         photos: those of `val`.
         dtype: what the backbone computes in.
     """
-    found = judged(run)
-    if found is None:
-        return
-    at = {photo.key: position for position, photo in enumerate(photos)}
-    chosen = [i for i in found.telling() if found.paths[i] in at]
-    guesses = {at[found.paths[i]]: int(found.guesses[i]) for i in chosen}
-    shares: dict[int, NDArray[np.float16]] = {}
-    with evaluating(model):
+    if found := judged(run):
+        write_looks(run, looks_of(model, found, photos, _through(model, view, dtype)))
+
+
+def fold_looks(found: Judged, folds: Sequence[Path]) -> Looks:
+    """Where the models of several folds looked, each in the photos it was not trained on.
+
+    Args:
+        found: what all of them say, joined.
+        folds: their runs, whose photos are where they were.
+
+    Raises:
+        FieldmarkError: a run or its photos are gone.
+    """
+    looks: Looks = {}
+    for folder in folds:
+        fold = Predictor(folder)
+        held = set(Run(folder).predictions("val")["path"])
+        photos, _ = read_data(fold.recipe.data)
+        left_out = [photo for photo in photos.photos if photo.key in held]
+        looks |= looks_of(fold.model, found, left_out, _through(fold.model, fold.view, fold.dtype))
+    return looks
+
+
+def _through(model: Model, view: View, dtype: torch.dtype) -> MapsOf:
+    """Maps of photos that are seen anew."""
+
+    def maps_of(photos: Sequence[Photo]) -> Iterable[tuple[list[int], Tensor]]:
         eyes = frozen_copy(model.backbone, dtype)
-        for positions, maps in frozen_maps(eyes, view, photos, list(guesses), dtype):
-            classes = torch.tensor([guesses[position] for position in positions])
-            grids = score_shares(model, maps, classes)
-            shares |= dict(zip(positions, grids.numpy().astype(np.float16), strict=True))
-    buffer = io.BytesIO()
-    paths = np.array([photos[position].key for position in shares])
-    np.savez_compressed(buffer, paths=paths, shares=np.stack(list(shares.values())))
-    durable.replace(run.folder / "predictions" / LOOKED, buffer.getvalue())
+        return frozen_maps(eyes, view, photos, range(len(photos)), dtype)
+
+    return maps_of

@@ -87,12 +87,12 @@ def see_photos(task: Task, photos: Sequence[Photo]) -> Seen:
     view, workers = task.eval_view, machine.cores()
     loaded = list(load_batches(photos, view, groups, seed=0, epoch=0, workers=workers))
     reading = (clock() - started) / count
-    eyes = frozen_copy(task.model.backbone, task.dtype)
+    eyes = frozen_copy(task.model.backbone, task.dtype).to(task.device)
     times, maps = [], torch.empty(0)
     with torch.inference_mode():
         for batch in loaded:
             started = clock()
-            maps = eyes(view.normalize(batch.images, task.dtype))
+            maps = eyes(view.normalize(batch.images.to(task.device), task.dtype)).cpu()
             times.append((clock() - started) / len(batch.images) + reading)
     return Seen(Timed(tuple(times[1:] or times)), maps, maps[0].nbytes)
 

@@ -21,6 +21,7 @@ from fieldmark.studies.results import Result
 from fieldmark.studies.run import MANIFEST
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import OUT_OF_FOLD
+from fieldmark.study_looks import see_shown_run
 from fieldmark.study_plan import folder_of, foreseen
 from fieldmark.study_report import show
 from fieldmark.terminal import Format, listing
@@ -126,9 +127,12 @@ def run(
         for result in executor.run(study):
             tell_result(result)
     study.read_again()
-    show(console, study, "table")
     order = control.newest(study.folder)
-    if order and order.wish == "stop":
+    is_stopped = order is not None and order.wish == "stop"
+    if not is_stopped:
+        see_shown_run(console, study.folder)
+    show(console, study, "table")
+    if order and is_stopped:
         console.print(f"It was {order.describe()}; run it again to go on.", highlight=False)
 
 

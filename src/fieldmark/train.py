@@ -77,9 +77,11 @@ def train(
 
 def settled(recipe: Recipe) -> Recipe:
     """The recipe with what `auto` means on this machine, for its numbers depend on that."""
-    precision = str(machine.fast_dtype(recipe.precision)).removeprefix("torch.")
+    device = machine.device_of(recipe.device).type
+    precision = str(machine.fast_dtype(recipe.precision, device)).removeprefix("torch.")
     threads = recipe.threads or machine.cores()
-    return recipe.model_copy(update={"precision": precision, "threads": threads})
+    found = {"precision": precision, "threads": threads, "device": device}
+    return recipe.model_copy(update=found)
 
 
 def prepare(
@@ -154,7 +156,8 @@ class Training:
 
     def foresee(self, stages: Sequence[Stage]) -> None:
         """Say how much memory each stage will take, and what to change where there is less."""
-        available = machine.available_memory()
+        on_gpu = self.task.device.type != "cpu"  # whose memory is another
+        available = None if on_gpu else machine.available_memory()
         for stage in stages:
             if found := forecast(self.task, stage, kept=are_kept(self.task, self.store)):
                 self.ledger.say(found.line(stage, available))
@@ -274,7 +277,7 @@ class Training:
             self.keep_predictions(inputs, split)
         if world().leads:
             run, view = Run(self.ledger.writer.folder), self.task.eval_view
-            keep_looks(run, self.model, view, self.task.part("val"), self.task.dtype)
+            keep_looks(run, self.model.cpu(), view, self.task.part("val"), self.task.dtype)
 
     def keep_predictions(
         self, inputs: StageInputs, split: SplitName, name: str | None = None
@@ -302,6 +305,7 @@ def run_manifest(task: Task) -> dict[str, Any]:
         "train_view": task.train_view.describe(),
         "backbone": task.model.backbone.origin,
         "precision": str(task.dtype).removeprefix("torch."),
+        "device": str(task.device),
         "threads": torch.get_num_threads(),
         "processes": world().size,
         "files": task.recipe.file_hashes(),

@@ -12,12 +12,17 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.head_run import Head
 from fieldmark.head_trials import run_head_trials, start_head
 from fieldmark.ledger import Reporter, Silent
+from fieldmark.looked import fold_looks, write_looks
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe
+from fieldmark.studies.judged import judged
 from fieldmark.studies.run import Run, RunWriter
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, PrunedError, Trial
 from fieldmark.train import prepare, settled, train
 from fieldmark.training.features import FeatureStore, cache_folder
+
+# Of a fold's manifest, what holds for all folds.
+SHARED = ("backbone", "counts", "machine", "precision", "skipped", "threads", "view")
 
 
 def run_trials(
@@ -61,8 +66,7 @@ def _run_group(
         return
     started = time.perf_counter()
     try:
-        recipe = trials[0].recipe
-        task = prepare(_with_all_photos(recipe) if trials[0].folds else recipe, store, reporter)
+        task = shared_task(trials[0], store, reporter)
     except FieldmarkError as error:
         yield from (_failed(trial, error, 0) for trial in trials)
         return
@@ -81,6 +85,16 @@ def _run_group(
     if together:
         yield from _run_together(task, together, store, reporter, started)
     yield from (_run_alone(trial, store, reporter) for trial in alone)
+
+
+def shared_task(trial: Trial, store: FeatureStore, reporter: Reporter) -> Task:
+    """What trials share that see the photos as this one does, and are judged alike.
+
+    Raises:
+        FieldmarkError: the photos or the recipe can't be used.
+    """
+    recipe = _with_all_photos(trial.recipe) if trial.folds else trial.recipe
+    return prepare(recipe, store, reporter)
 
 
 def _run_alone(trial: Trial, store: FeatureStore, reporter: Reporter) -> Outcome:
@@ -132,12 +146,15 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
     with np.errstate(divide="ignore"):
         found = classification_metrics(np.log(probabilities), labels)
     metrics = {f"{OUT_OF_FOLD}/{name}": value for name, value in found.items()}
-    told = {"class_names": names, "folds": folds, "fold_runs": [run.folder.name for run in runs]}
+    told = {key: runs[0].manifest[key] for key in SHARED if key in runs[0].manifest}
+    told |= {"class_names": names, "folds": folds, "fold_runs": [run.folder.name for run in runs]}
     with RunWriter.create(trial.folder, trial.recipe.to_yaml(), told) as writer:
         numbers = [fold for fold, table in enumerate(tables) for _ in range(len(table))]
         writer.predictions(OUT_OF_FOLD, paths, labels, probabilities, numbers)
         last = max(int(run.series("val/loss")[0][-1]) for run in runs)
         writer.record(metrics, step=last, stage=trial.recipe.stages[-1].name)
+        if said := judged(Run(trial.folder)):
+            write_looks(Run(trial.folder), fold_looks(said, [run.folder for run in runs]))
         writer.finish()
     return Outcome(trial.folder, "finished", metrics)
 

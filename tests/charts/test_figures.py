@@ -99,6 +99,8 @@ def test_the_frontier_is_what_no_cheaper_cell_equals():
     data = cost_data("val/top1", [("a", 3, 0.5), ("b", 1, 0.5), ("c", 2, 0.4), ("d", 4, 0.6)])
     rows = data.rows.select("name", "frontier").rows()
     assert rows == [("b", True), ("c", False), ("a", False), ("d", True)]
+    shared = cost_data("val/top1", [("a", 2, 0.5), ("b", 2, 0.6), ("c", 2, 0.6), ("d", 3, 0.6)])
+    assert shared.rows["frontier"].to_list() == [False, True, True, False]  # of equal cost
     losses = cost_data("val/loss", [("a", 3, 0.5), ("b", 1, 0.6)], lower_is_better=True)
     assert losses.rows["frontier"].to_list() == [True, True]
 

@@ -16,7 +16,8 @@ from fieldmark.errors import RecordError, SettingError
 from fieldmark.language import LANGUAGES
 from fieldmark.report import summary
 from fieldmark.report.content import folder_page, page_of, run_page, study_page
-from fieldmark.report.render import render
+from fieldmark.report.page import Thumbnail
+from fieldmark.report.render import environment, render
 from fieldmark.report.summary import run_row
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import Run, RunWriter
@@ -187,11 +188,27 @@ def test_a_long_name_is_shown_whole_and_may_break(text):
     assert "overflow-wrap: anywhere" in style
 
 
+def test_a_name_may_break_where_its_words_are_joined():
+    break_up = environment().filters["breakable"]
+    assert break_up("023.Brandt_<b>-x.jpg") == "023.Brandt_&lt;b&gt;-<wbr>x.jpg"
+    assert break_up("../x") == "../x"
+    assert Thumbnail("a/b.jpg", "a", "a", 1.0).file == "b.jpg"
+    assert Thumbnail("a/", "a", "a", 1.0).file == "a/"
+
+
+def test_a_study_says_whose_photos_they_are(text):
+    for lang, told in {"en": "by the best cell's first run", "zh": "最好组合的第一次训练"}.items():
+        of_photos = text[lang][text[lang].index('id="lookalikes"') :]
+        assert told in html.unescape(of_photos[:600])
+
+
 def test_what_runs_from_right_to_left_keeps_to_itself(text):
     page = text["en"]
     for found in re.finditer(re.escape(html.escape(RIGHT_TO_LEFT)), page):
         before = page[: found.start()]
-        isolated = before.endswith(("<bdi>", "\u2068", 'alt="')) or '":"' in before[-400:]
+        isolated = (
+            before.endswith(("<bdi>", "\u2068", 'alt="', 'title="')) or '":"' in before[-400:]
+        )
         assert isolated, before[-80:]
 
 

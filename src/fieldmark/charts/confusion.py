@@ -15,7 +15,8 @@ from fieldmark.language import Words
 from fieldmark.metrics import wilson_interval
 
 MOST_PAIRS, MOST_CLASSES = 16, 30
-ROW = 20  # pixels of a class or pair
+ROW, PAIR_ROW = 20, 32  # pixels of a class, of a pair
+BETWEEN = " · "  # the two of a pair
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class ClassesData:
 def pairs_data(pairs: Sequence[tuple[str, str, int, int]]) -> PairsData:
     """From (a, b, a named b, b named a), most often first."""
     rows = [
-        (f"{a} · {b}", number, truth, guess, count)
+        (f"{a}{BETWEEN}{b}", number, truth, guess, count)
         for a, b, a_as_b, b_as_a in pairs[:MOST_PAIRS]
         for number, truth, guess, count in ((0, a, b, a_as_b), (1, b, a, b_as_a))
     ]
@@ -138,17 +139,23 @@ def pairs_chart(data: PairsData, say: Words) -> Any:
             "pair:N",
             sort=None,
             title=None,
-            axis=alt.Axis(labelColor=INK, labelLimit=280, ticks=False, grid=False),
+            axis=alt.Axis(
+                labelColor=INK,
+                labelLimit=220,
+                labelExpr=f"split(datum.label, '{BETWEEN}')",  # a line for each of the two
+                ticks=False,
+                grid=False,
+            ),
         ),
         order="way:O",
     )
-    bars = base.mark_bar(height=11, stroke="var(--paper)", strokeWidth=1).encode(
+    bars = base.mark_bar(height=15, stroke="var(--paper)", strokeWidth=1).encode(
         color=alt.Color(
             "way:O", scale=alt.Scale(domain=[0, 1], range=[SERIES[1], SERIES[4]]), legend=None
         ),
         tooltip=alt.Tooltip("told:N"),
     )
-    height = ROW * max(1, rows["pair"].n_unique())
+    height = PAIR_ROW * max(1, rows["pair"].n_unique())
     return bars.properties(width=560, height=height)
 
 

@@ -45,7 +45,11 @@ def cost_data(
             name,
             seconds,
             value,
-            all(sign * other < sign * value for _, less, other in cells if less < seconds),
+            not any(
+                sign * other > sign * value or (other == value and less < seconds)
+                for _, less, other in cells
+                if less <= seconds
+            ),
         )
         for name, seconds, value in cells
     ]
@@ -72,7 +76,12 @@ def stages_data(stages: Sequence[tuple[str, float, float]]) -> StagesData:
 def cost_chart(data: CostData, say: Words) -> Any:
     """Draw the result over the seconds it took, and join the cells that no cheaper one equals."""
     shape = ".4f" if data.metric.endswith("loss") else ".1%"
-    x = alt.X("seconds:Q", title=say("charts.seconds"), scale=alt.Scale(zero=False, padding=14))
+    x = alt.X(
+        "seconds:Q",
+        title=say("charts.seconds"),
+        scale=alt.Scale(zero=False, padding=14),
+        axis=alt.Axis(tickCount=8),
+    )
     y = alt.Y(
         "value:Q",
         title=data.metric,

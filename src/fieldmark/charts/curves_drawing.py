@@ -183,7 +183,7 @@ def _x(stage: dict[str, Any], say: Words, *, labels: bool) -> alt.X:
 
 def _y(data: CurvesData, stage: dict[str, Any], field: str) -> alt.Y:
     scale = alt.Scale(domain=list(data.domain), nice=False)
-    axis = _y_axis(stage, format="%" if data.metric == "top1" else "~g", tickCount=5)
+    axis = _y_axis(stage, format="%" if data.metric == "top1" else "~f", tickCount=5)
     return alt.Y(f"{field}:Q", scale=scale, axis=axis, title=None)
 
 

@@ -53,7 +53,7 @@ def forest_chart(data: ForestData, say: Words) -> Any:
         title=None,
         axis=alt.Axis(labelColor=INK, labelLimit=230, grid=False, ticks=False),
     )
-    x = alt.X("low:Q", title=say("charts.points"), axis=alt.Axis(format="+~g", tickCount=6))
+    x = alt.X("low:Q", title=say("charts.points"), axis=alt.Axis(format="+~f", tickCount=6))
     colour = alt.Color(
         "word:N",
         scale=alt.Scale(domain=list(words.values()), range=list(ANSWERS.values())),

@@ -221,7 +221,7 @@ def _told(data: HeatData, say: Words) -> list[alt.Tooltip]:
 def axis_chart(data: AxisData, say: Words) -> Any:
     """Draw every cell faintly, the mean as a dashed line, the best as a full one."""
     scale = alt.Scale(zero=False, padding=12)
-    y_axis = alt.Axis(format="%" if data.metric.endswith("top1") else "~g", tickCount=5)
+    y_axis = alt.Axis(format="%" if data.metric.endswith("top1") else "~f", tickCount=5)
     y: dict[str, Any] = {"scale": scale, "axis": y_axis, "title": data.metric}
     x: Any
     if data.kind == "words":

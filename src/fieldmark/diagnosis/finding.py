@@ -53,8 +53,8 @@ class Place:
 
 AMONG: Mapping[str, str] = MappingProxyType(
     {
-        "title": "{label} in {runs} of {of_runs} runs: {where}. One of them, {example}, seed "
-        "{seed}: {title}",
+        "title": "{label} in {runs} of {of_runs} runs: {where}. One of them, {example}, "
+        "seed {seed}: {title}",
         "all": "all {of_cells} cells",
         "best": "{cells} of {of_cells} cells{settings}, the best among them",
         "others": "{cells} of {of_cells} cells{settings}, the best not among them",

@@ -65,7 +65,7 @@ def page_of(folder: Path) -> Page:
 def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
     """The page of a study, as far as it is; photos are shown where `may_show` allows it."""
     cells = CellsOf(study)
-    run = best_run(study) or _begun(study)
+    run = shown_run(study)
     told = diagnose_study(study)
     findings = sorted_findings([*told, *(rest_of(run, told) if run else [])])
     to_try = next_experiments_of_study(study, findings.fired)
@@ -184,8 +184,10 @@ def _value(row: CellRow) -> float:
     return row.value or 0.0
 
 
-def _begun(study: Study) -> Run | None:
-    """A run to show before any has finished."""
+def shown_run(study: Study) -> Run | None:
+    """The run that stands for a study on its page: of the best cell, or one that was begun."""
+    if best := best_run(study):
+        return best
     for found in sorted((study.folder / "cells").glob(f"*/*/{MANIFEST}")):
         return Run(found.parent)
     return None

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fieldmark.studies.judged import LOOKED
 from fieldmark.studies.run import Run
-
-LOOKED = "looked.npz"  # among the predictions: paths (N,), shares (N, H, W)
 
 
 class Looks:
@@ -20,6 +19,11 @@ class Looks:
     def of(self, key: str) -> NDArray[Any] | None:
         """The grid (H, W) of a photo; None where none was kept."""
         return self._grids.get(key)
+
+
+def has_looks(run: Run) -> bool:
+    """Whether a run kept where its model looked."""
+    return (run.folder / "predictions" / LOOKED).is_file()
 
 
 def read_looks(run: Run) -> Looks:

@@ -165,6 +165,11 @@ class Thumbnail:
     jpeg: bytes | None = None
     looked: bytes | None = None
 
+    @property
+    def file(self) -> str:
+        """Its name without the folders, which mostly say the class again."""
+        return self.name.rpartition("/")[2] or self.name
+
 
 @dataclass(frozen=True)
 class LookAlike:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -132,6 +133,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
+        "breakable": _breakable,
         "code": _code,
         "percent": lambda value: f"{value:.1%}",
         "picture": _picture,
@@ -140,6 +142,12 @@ def environment() -> Environment:
     }
     made.tests["sentence"] = lambda value: isinstance(value, Said)
     return made
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line after what joins its words."""
+    parts = re.split(r"(?<=[_\-])(?=\w)", name)
+    return Markup("<wbr>").join(parts)
 
 
 def _code(text: str) -> Markup:

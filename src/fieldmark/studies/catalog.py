@@ -36,6 +36,7 @@ class RunSummary:
         curve: `val/top1` so far, (N,); of a run without it `train/loss`.
         progress: How far it is; None where it does not run.
         order: What was asked of it last.
+        looks: Of how many photos it was seen, after it ended, where its model looked.
     """
 
     place: str
@@ -48,6 +49,7 @@ class RunSummary:
     curve: tuple[float, ...]
     progress: Progress | None
     order: Order | None
+    looks: int = 0
 
 
 @dataclass(frozen=True)
@@ -268,6 +270,7 @@ def _summarize_run(run: Run, place: str, study: str | None) -> RunSummary:
         curve=tuple(value for value in curve if math.isfinite(value)),
         progress=run_progress(run) if running else None,
         order=newest(run.folder),
+        looks=int(run.manifest.get("looked", {}).get("photos", 0)),
     )
 
 

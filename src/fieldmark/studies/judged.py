@@ -12,6 +12,7 @@ from fieldmark.studies.run import Run
 from fieldmark.studies.trial import OUT_OF_FOLD
 
 PAIRS, MISTAKEN, PHOTOS = 5, 4, 12  # that are shown: pairs, photos of each, photos of a section
+LOOKED = "looked.npz"  # among the predictions: paths (N,), shares (N, H, W)
 SPLITS = (OUT_OF_FOLD, "val")  # `test` is not for choosing, so it is not for looking at either
 
 
