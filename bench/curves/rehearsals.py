@@ -22,10 +22,10 @@ from curves.photos import Entry, shuffled_labels
 from curves.settings import Setting
 from fieldmark import durable
 from fieldmark.checked_yaml import check_text
+from fieldmark.ledger import Silent
 from fieldmark.recipe import Recipe
 from fieldmark.rehearse import RECORD, rehearse
 from fieldmark.studies.run import RECIPE
-from fieldmark.trials import Silent
 
 LEARNS, LOOKS, BAND = "cannot_overfit_few", "blank_photos_do_as_well", "no_band_of_rates"
 PARTLY = 0.4

@@ -9,7 +9,7 @@ from fieldmark.diagnosis.evidence import RunEvidence, StageEvidence, any_stage, 
 from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
 from fieldmark.recipe import Stage
 
-STRAIGHT = 0.3  # of its fall in the second half: 0.5 is a straight line; ours
+STRAIGHT = 0.3, 0.6  # of its fall in the second half: 0.5 is a straight line; ours
 UNMOVED = 0.5  # of the loss it began with is still there; ours
 HIGH_LEVEL = 0.5  # of the loss it began with, held while lr is high; ours
 LEAST_EPOCHS = 8  # a shorter stage is short before it is slow; ours
@@ -76,7 +76,8 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     barely = loss.last > UNMOVED * loss.first and stage.epochs >= LEAST_EPOCHS
     if stage.number:  # a head that is there already leaves little to fall
         barely = barely and 0 < move < SMALL_MOVE
-    if left is not None and left > STRAIGHT and barely and not _lowered(stage):
+    straight = left is not None and STRAIGHT[0] < left < STRAIGHT[1]
+    if straight and barely and not _lowered(stage):
         return fires(loss.place(), **numbers)
     return clear(**numbers)
 
@@ -279,7 +280,7 @@ def decay_too_strong(stage: StageEvidence) -> Seen:
         "memory": memory or 0.0,
         "steps": stage.planned_steps,
     }
-    arrived = left is None or left < STRAIGHT
+    arrived = left is None or left < STRAIGHT[0]
     if _decay_rules(stage) and arrived and loss.late_mean > HELD * loss.first:
         return fires(loss.place(len(loss) // 2), **numbers)
     return clear(**numbers)
