@@ -7,7 +7,7 @@ from fieldmark.diagnosis.evidence import RunEvidence
 from fieldmark.diagnosis.finding import Check, Seen, check, clear, fires, unknown
 
 APART = 0.1  # of ln K; ours
-OVERFIT_LOSS = 0.05  # nats
+BY_HEART = 0.8  # of the photos: what is slower than that does not learn; ours
 FIRST = ("minitrain/loss", "val/loss", "out_of_fold/loss", "train/loss")
 
 
@@ -58,11 +58,14 @@ def loss_at_start(run: RunEvidence) -> Seen:
     "there is a mistake in the training.",
     advice="Mend this before the first real run: look at which parameters train and at the rate, "
     "then `fieldmark rehearse {recipe}` again.",
-    refuted_by="The same photos reach 100 % and a loss below 0.05 nats within 200 steps.",
+    refuted_by="The same photos reach 100 % within 200 steps.",
     otherwise="{images} photos reached top-1 {top1:.0%} and loss {loss} in {steps} steps",
 )
 def cannot_overfit_few(run: RunEvidence) -> Seen:
-    """Karpathy, "overfit one batch"; cs231n, 20 examples to zero cost."""
+    """Karpathy, "overfit one batch"; cs231n, 20 examples to zero cost.
+
+    In 200 steps at its own rate a healthy stage names nearly all, but need not come to zero cost.
+    """
     found = run.rehearsal.get("overfit")
     if not found:
         return unknown("not_rehearsed", recipe=run.recipe_name)
@@ -72,7 +75,7 @@ def cannot_overfit_few(run: RunEvidence) -> Seen:
         "loss": "no finite number" if loss is None else f"{loss:.3f} nats",
         "recipe": run.recipe_name,
     }
-    learned = found["top1"] >= 1 and loss is not None and loss < OVERFIT_LOSS
+    learned = found["top1"] >= BY_HEART and loss is not None
     return clear(**numbers) if learned else fires(**numbers)
 
 
@@ -84,9 +87,9 @@ def cannot_overfit_few(run: RunEvidence) -> Seen:
     label="Blank photos in place of real ones",
     title="Blank photos score {blank_top1:.1%} top-1, real ones {real_top1:.1%} after the same "
     "{steps} steps: no more than chance apart ({images} photos).",
-    cause="The network does not use the photos, the order gives labels away, or a transform is "
-    "broken.",
-    advice="Look at what the network is fed: `fieldmark inspect RECIPE`.",
+    cause="Labels do not belong to their photos, the network does not see the photos (a transform "
+    "or their normalisation is broken), or the rate is far too low to show it in so few steps.",
+    advice="Look at what the network is fed, and as what: `fieldmark inspect RECIPE`.",
     refuted_by="Real photos lead by more than {needed_points:.1f} points after a longer training.",
     otherwise="real photos score {real_top1:.1%}, blank ones {blank_top1:.1%} after {steps} steps",
 )
@@ -95,6 +98,8 @@ def blank_photos_do_as_well(run: RunEvidence) -> Seen:
     found = run.rehearsal.get("blank")
     if not found:
         return unknown("not_rehearsed", recipe=run.recipe_name)
+    if found.get("reason"):
+        return unknown("rehearsal_broke", why=str(found["reason"]).rstrip("."))
     photos, real, blank = found["images"], found["real_top1"], found["blank_top1"]
     error = sqrt(share_error(real, photos) ** 2 + share_error(blank, photos) ** 2)
     names = ("images", "steps", "real_top1", "blank_top1")

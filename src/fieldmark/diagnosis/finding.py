@@ -24,6 +24,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "one_stage": "it takes two stages, there is {found}",
         "no_backbone_trained": "no stage trains the backbone",
         "not_rehearsed": "it was not tried beforehand: `fieldmark rehearse {recipe}` does",
+        "rehearsal_broke": "its training broke off when it was rehearsed: {why}",
         "no_such_axis": "no axis of the study varies {what}",
         "too_few_cells": "it takes {needed} finished cells, there are {found}",
         "ended_early": "the run was ended early: {why}",
