@@ -36,6 +36,12 @@ def _at_full_rate(stage: StageEvidence, curve: Curve) -> Curve:
     return curve[(beside >= 0.5 * rates.values.max()) & settled]
 
 
+def _move(stage: StageEvidence) -> float:
+    """By how much of their length a step moves the weights at full rate; 0 where not recorded."""
+    moves = _at_full_rate(stage, stage.curve("train/update_ratio"))
+    return float(np.median(moves.values)) if len(moves) else 0.0
+
+
 @check(
     "lr_too_low",
     "R7",
@@ -45,7 +51,7 @@ def _at_full_rate(stage: StageEvidence, curve: Curve) -> Curve:
     label="Learning rate too low",
     title="In stage {stage} the loss on minitrain falls from {start:.2f} to only {end:.2f} nats in "
     "{epochs:.0f} epochs, nearly in a straight line, and was still falling at its end (lr {lr:g}).",
-    cause="The learning rate is too low: each step moves the weights {move:.1e} of their length.",
+    cause="The learning rate is too low: steps are too small to get there in time.",
     advice="Raise lr to {higher:g}, then again, or find a band with `fieldmark rehearse`. Longer "
     "training does the same at a higher price.",
     refuted_by="At ten times the rate the loss falls no faster.",
@@ -61,8 +67,7 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     if stage.epochs is None or stage.settings is None:
         return unknown("not_recorded", key="recipe")
     left = fall_left(loss, stage.progress(loss.steps))
-    moves = _at_full_rate(stage, stage.curve("train/update_ratio"))
-    move = float(np.median(moves.values)) if len(moves) else 0.0
+    move = _move(stage)
     numbers: dict[str, Number] = {
         "stage": stage.name,
         "start": loss.first,
@@ -70,9 +75,10 @@ def lr_too_low(stage: StageEvidence) -> Seen:
         "epochs": stage.epochs,
         "lr": stage.settings.lr,
         "higher": 10 * stage.settings.lr,
-        "move": move,
         "left": left or 0.0,
     }
+    if move:
+        numbers["move"] = move
     barely = loss.last > UNMOVED * loss.first and stage.epochs >= LEAST_EPOCHS
     if stage.number:  # a head that is there already leaves little to fall
         barely = barely and 0 < move < SMALL_MOVE
@@ -90,8 +96,7 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     "running loss",
     label="Learning rate too high",
     title="In stage {stage} the running loss begins at {start:.2f} nats, goes up to {peak:.2f} and "
-    "moves around {level:.2f}, by {jitter:.2f}, while lr is high (lr {lr:g}; a step moves the "
-    "weights {move:.0e} of their length).",
+    "moves around {level:.2f}, by {jitter:.2f}, while lr is high (lr {lr:g}).",
     cause="The learning rate is too high: steps jump over what they should reach.",
     advice="Lower lr to {lower:g}, then again, or let it rise by a warm-up and fall earlier.",
     refuted_by="At a third of the rate loss and val are no better.",
@@ -108,8 +113,7 @@ def lr_too_high(stage: StageEvidence) -> Seen:
         return unknown("not_recorded", key="recipe")
     smooth = running_mean(loss.values, 3)
     high = _at_full_rate(stage, loss)
-    moves = _at_full_rate(stage, stage.curve("train/update_ratio"))
-    move = float(np.median(moves.values)) if len(moves) else 0.0
+    move = _move(stage)
     half = high[len(high) // 2 :]
     level, jitter = float(half.values.mean()) if len(half) else loss.last, high.jitter
     numbers: dict[str, Number] = {
@@ -121,8 +125,9 @@ def lr_too_high(stage: StageEvidence) -> Seen:
         "jitter": jitter,
         "lr": stage.settings.lr,
         "lower": stage.settings.lr / 10,
-        "move": move,
     }
+    if move:
+        numbers["move"] = move
     guessing = log(max(2, stage.classes))
     if smooth.max() > OVERSHOOT * guessing and loss.late_mean > HIGH_LEVEL * guessing:
         return fires(loss.place(0, int(smooth.argmax())), **numbers)
