@@ -66,6 +66,7 @@ L3 = (
     "steps",
     "exact_stage",
     "forecast",
+    "rehearsed",
     "train",
     "resume",
     "dashboards",
@@ -102,7 +103,7 @@ REPORT = tuple(
     f"report.{name}"
     for name in (
         *("page", "sentences", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
-        *("runs", "summary", "content", "assets", "render", "pictures"),
+        *("runs", "rehearsed", "content", "assets", "render", "pictures"),
     )
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
@@ -113,6 +114,7 @@ L5 = (
         "questions",
         "demo",
         "cli_study",
+        "cli_train",
         "cli_cache",
         "cli_diagnose",
         "rehearsal_report",

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -16,14 +16,9 @@ from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_report import report
 from fieldmark.cli_serve import serve, watch
 from fieldmark.cli_study import Overrides, study_app
+from fieldmark.cli_train import train, train_by_name, train_recipe
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example, next_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fieldmark.recipe import Recipe
-    from fieldmark.studies.run import Run
 
 TUNE, LOOK, DATA = "Tune a classifier", "Look at results", "Data and recipes"
 
@@ -61,43 +56,14 @@ def demo(
     photos = folder / "photos"
     console.print(f"Drawing the toy field guide into {photos} …", highlight=False)
     write_toy(photos)
-    _train("toy", [f"data.folder={photos}"], next_folder(folder, "run"))
+    train_by_name("toy", [f"data.folder={photos}"], next_folder(folder, "run"))
     ask(console, folder, photos)
 
 
-@app.command(
+app.command(
     rich_help_panel=TUNE,
     epilog=example("fieldmark train my-recipe.yaml seed=1 stages.all.lr=0.001"),
-)
-def train(
-    recipe: Annotated[
-        str | None, typer.Argument(help="A recipe file, or a shipped recipe's name.")
-    ] = None,
-    overrides: Overrides = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder; runs/NAME-1, -2, … unless given.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Leave out the stages after this one.")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with this interrupted run instead.")
-    ] = None,
-    open_test: Annotated[
-        bool, typer.Option("--open-test", help="Measure on test at the end. Counted.")
-    ] = False,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Tell a dashboard too: tensorboard, wandb, mlflow, …"),
-    ] = None,
-) -> None:
-    """Train a recipe into a run folder, or go on with an interrupted run."""
-    if (recipe is None) == (resume is None):
-        raise RecipeError("Give a recipe to train, or --resume RUN to go on with a run.")
-    if resume is not None:
-        if overrides or out or until:
-            raise RecipeError("A resumed run keeps its recipe and folder; give --resume alone.")
-        _resume(resume, open_test=open_test, track=track or [])
-    elif recipe is not None:
-        _train(recipe, overrides or [], out, until=until, open_test=open_test, track=track or [])
+)(train)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark predict runs/toy-1 photo.jpg --top 3"))
@@ -189,7 +155,7 @@ def refit(
     from fieldmark.evaluate import refit_recipe
 
     recipe = refit_recipe(run)
-    _train_recipe(recipe, out or next_folder(Path("runs"), recipe.name))
+    train_recipe(recipe, out or next_folder(Path("runs"), recipe.name))
 
 
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark inspect toy data.folder=photos"))
@@ -244,66 +210,6 @@ def toy(
 
     write_toy(folder, per_class=per_class, size=size, difficulty=difficulty, seed=seed)
     console.print(f"Drew {folder}. Train on it with: fieldmark train toy data.folder={folder}")
-
-
-def _train(
-    name: str,
-    overrides: list[str],
-    folder: Path | None,
-    *,
-    until: str | None = None,
-    open_test: bool = False,
-    track: "Sequence[str]" = (),
-) -> None:
-    from fieldmark.shipped import find_recipe
-
-    recipe = find_recipe(name, overrides)  # its mistakes are told before torch is loaded
-    recipe = recipe.until(until) if until else recipe
-    folder = folder or next_folder(Path("runs"), recipe.name)
-    _train_recipe(recipe, folder, open_test=open_test, track=track)
-
-
-def _train_recipe(
-    recipe: "Recipe", folder: Path, *, open_test: bool = False, track: "Sequence[str]" = ()
-) -> None:
-    from fieldmark.dashboards import Dashboards
-    from fieldmark.terminal import Screen
-    from fieldmark.train import train as train_recipe
-    from fieldmark.training.features import FeatureStore, cache_folder
-
-    with Screen(console) as screen, Dashboards(screen, track, folder) as reporter:
-        store = FeatureStore(cache_folder())
-        run = train_recipe(recipe, folder, store=store, reporter=reporter, open_test=open_test)
-    _show(run)
-
-
-def _resume(folder: Path, *, open_test: bool, track: "Sequence[str]") -> None:
-    from fieldmark.dashboards import Dashboards
-    from fieldmark.resume import resume as resume_run
-    from fieldmark.terminal import Screen
-    from fieldmark.training.features import FeatureStore, cache_folder
-
-    with Screen(console) as screen, Dashboards(screen, track, folder) as reporter:
-        store = FeatureStore(cache_folder())
-        run = resume_run(folder, store=store, reporter=reporter, open_test=open_test)
-    _show(run)
-
-
-def _show(run: "Run") -> None:
-    from fieldmark.charts.curves_drawing import training_chart
-    from fieldmark.charts.picture import save_chart
-    from fieldmark.diagnosis_report import run_diagnosis
-    from fieldmark.terminal import stage_table
-    from fieldmark.training.world import world
-
-    if not world().leads:
-        return
-    console.print(stage_table(run))
-    curves = run.folder / "curves.png"
-    for warning in save_chart(training_chart(run), curves):
-        console.print(warning, highlight=False)
-    console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
-    console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
 
 
 def _list_recipes(how: Format) -> None:

@@ -51,6 +51,11 @@ def duration(seconds: float) -> Said:
     return said("value.hours", hours=seconds / 3600)
 
 
+def counted(key: str, count: int) -> Said:
+    """So many of something; one of it has a sentence of its own."""
+    return said(f"{key}.one" if count == 1 else f"{key}.many", count=count)
+
+
 class Words:
     """One language's catalogue.
 

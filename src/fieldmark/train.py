@@ -23,6 +23,7 @@ from fieldmark.ledger import Ledger, Position, Reporter, Silent, keep_prediction
 from fieldmark.looked import keep_looks
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe, Stage
+from fieldmark.rehearsed import keep_what_holds
 from fieldmark.steps import StageSteps
 from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import WEIGHTS, Run, RunWriter
@@ -48,6 +49,7 @@ def train(
     open_test: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     watch: Watch | None = None,
+    rehearsals: Path | None = None,
 ) -> Run:
     """Train `recipe` into `folder` and return the finished run.
 
@@ -61,6 +63,7 @@ def train(
         open_test: measure the finished model on `test`, which is counted and reported.
         checkpoint_seconds: how much work an interruption may cost, at most.
         watch: is asked whether to end early, at each evaluation of the last stage.
+        rehearsals: where rehearsals lie; what holds of them for this recipe goes into the run.
 
     Raises:
         PrunedError: `watch` ended it; the run is marked so, with the reason.
@@ -69,6 +72,8 @@ def train(
     reporter = reporter if world().leads else Silent()
     task = prepare(settled(recipe), store, reporter, open_test=open_test)
     with begin(world().heard(folder), task) as writer:
+        if rehearsals and world().leads:
+            keep_what_holds(task.recipe, rehearsals, writer.folder)
         ledger = Ledger(writer, reporter, Position(), checkpoint_seconds=checkpoint_seconds)
         for note in task.notes:
             ledger.say(note)

@@ -19,7 +19,7 @@ def test_the_folder_lists_its_runs(client):
     html = client.get("/").text
     assert 'href="/page/runs/toy-1"' in html
     assert 'href="/page/runs/toy-2"' in html
-    assert "2 runs and 0 studies; the best run is runs/toy-2, with 95.0% top-1 on val." in html
+    assert "2 runs; the best run is runs/toy-2, with 95.0% top-1." in html
 
 
 def test_a_run_has_the_page_of_the_report_with_its_charts(client):

@@ -95,6 +95,7 @@ def test_a_plateau_is_not_called_a_fall_from_the_first_steps_on():
     found = read_range(lr, (noise + np.linspace(0, 1.2, 80) ** 12).tolist())
     assert found.band is None
     assert found.reason.startswith("flat: the loss hardly falls from 0.")
+    assert (found.why, found.rises) == ("plateau", min(one.rises for one in found.readings))
 
 
 def test_noise_alone_gives_no_band():

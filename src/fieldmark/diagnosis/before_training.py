@@ -1,8 +1,10 @@
 """Checks of what is known before, or as, the first real step is taken: R1 to R3."""
 
-from math import log, sqrt
+from collections.abc import Mapping
+from math import log
+from typing import Any
 
-from fieldmark.diagnosis.curve import share_error
+from fieldmark.diagnosis.curve import errors_together, share_error
 from fieldmark.diagnosis.evidence import RunEvidence
 from fieldmark.diagnosis.finding import Check, Seen, check, clear, fires, unknown
 
@@ -75,8 +77,12 @@ def cannot_overfit_few(run: RunEvidence) -> Seen:
         "loss": "no finite number" if loss is None else f"{loss:.3f} nats",
         "recipe": run.recipe_name,
     }
-    learned = found["top1"] >= BY_HEART and loss is not None
-    return clear(**numbers) if learned else fires(**numbers)
+    return clear(**numbers) if learns(found) else fires(**numbers)
+
+
+def learns(found: Mapping[str, Any]) -> bool:
+    """Whether a rehearsal's few photos were learned by heart, or nearly."""
+    return found["top1"] >= BY_HEART and found["loss"] is not None
 
 
 @check(
@@ -100,11 +106,20 @@ def blank_photos_do_as_well(run: RunEvidence) -> Seen:
         return unknown("not_rehearsed", recipe=run.recipe_name)
     if found.get("reason"):
         return unknown("rehearsal_broke", why=str(found["reason"]).rstrip("."))
-    photos, real, blank = found["images"], found["real_top1"], found["blank_top1"]
-    error = sqrt(share_error(real, photos) ** 2 + share_error(blank, photos) ** 2)
     names = ("images", "steps", "real_top1", "blank_top1")
-    numbers = {name: found[name] for name in names} | {"needed_points": 200 * error}
-    return clear(**numbers) if real - blank > 2 * error else fires(**numbers)
+    numbers = {name: found[name] for name in names} | {"needed_points": 100 * chance_of(found)}
+    return clear(**numbers) if looks(found) else fires(**numbers)
+
+
+def chance_of(found: Mapping[str, Any]) -> float:
+    """By how much real photos may lead blank ones by chance: two standard errors."""
+    shares = found["real_top1"], found["blank_top1"]
+    return 2 * errors_together(*(share_error(share, found["images"]) for share in shares))
+
+
+def looks(found: Mapping[str, Any]) -> bool:
+    """Whether real photos led blank ones in a rehearsal by more than chance."""
+    return bool(found["real_top1"] - found["blank_top1"] > chance_of(found))
 
 
 CHECKS: tuple[Check[RunEvidence], ...] = (

@@ -15,11 +15,13 @@ from markupsafe import Markup, escape
 from fieldmark.charts.draw import FIXED, draw
 from fieldmark.diagnosis.finding import Among, Finding
 from fieldmark.language import LANGUAGES, Lang, Said, Words, duration
+from fieldmark.metrics import wilson_interval
 from fieldmark.report.assets import asset
 from fieldmark.report.page import Figure, Page
 
 SCRIPTS = ("vega.js", "page.js")
 STYLE = "page.css"
+POINTS = 40  # of a sparkline
 
 
 def render(
@@ -137,9 +139,12 @@ def environment() -> Environment:
     made.filters |= {
         "breakable": _breakable,
         "code": _code,
+        "interval": wilson_interval,
+        "metric": _metric,
         "percent": lambda value: f"{value:.1%}",
         "picture": _picture,
         "sparkline": _sparkline,
+        "thinned": _thinned,
         "when": _when,
     }
     made.tests["sentence"] = lambda value: isinstance(value, Said)
@@ -175,6 +180,20 @@ def _sparkline(values: list[float], width: int = 84, height: int = 20) -> str:
         f"{2 + n * (width - 4) / right:.1f},{height - 3 - (value - low) / span * (height - 6):.1f}"
         for n, value in enumerate(values)
     )
+
+
+def _metric(value: float | None, key: str) -> str:
+    """A value of a metric as a person reads it."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if key.endswith("loss") else f"{value:.1%}"
+
+
+def _thinned(values: tuple[float, ...]) -> tuple[float, ...]:
+    """A curve as some of its points, the last among them."""
+    if len(values) <= POINTS:
+        return values
+    return tuple(values[round(n * (len(values) - 1) / (POINTS - 1))] for n in range(POINTS))
 
 
 def _when(seconds: float) -> str:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from fieldmark import durable
-from fieldmark.language import Said, Words, said
-from fieldmark.report.content import run_page, study_page
-from fieldmark.report.page import Fact, Kind, Page, State
+from fieldmark.language import Said, Words
+from fieldmark.report.content import overview, run_page, study_page
+from fieldmark.report.page import Kind, Page
 from fieldmark.server.comparison import choices, comparison, settings
 from fieldmark.server.feed import Feed
 from fieldmark.server.sections import (
@@ -15,8 +15,6 @@ from fieldmark.server.sections import (
     LiveSection,
     Naming,
     Now,
-    RunList,
-    StudyList,
 )
 from fieldmark.studies.catalog import RunSummary, Seen, StudySummary
 from fieldmark.studies.run import Run
@@ -73,36 +71,8 @@ class Contents:
 
 
 def _folder(seen: Seen) -> Page:
-    runs, under_way = seen.own_runs(), seen.under_way()
-    studies = sorted(seen.studies.values(), key=lambda study: study.place)
-    sections: list[LiveSection] = []
-    if under_way:
-        sections.append(Now(None, under_way))
-    if studies:
-        sections.append(StudyList(studies))
-    if runs:
-        sections.append(RunList(runs))
-    facts = [
-        Fact(said("fact.studies"), str(len(studies))),
-        Fact(said("fact.runs"), str(len(runs))),
-    ]
-    name = seen.folder.name or str(seen.folder)
-    best = max(runs, key=_top1, default=None)
-    if best and _top1(best) >= 0:
-        answer = said(
-            "answer.folder",
-            runs=len(runs),
-            studies=len(studies),
-            name=best.place,
-            value=_top1(best),
-        )
-    else:
-        answer = said("answer.folder_plain", runs=len(runs), studies=len(studies))
-    damaged = [
-        said("live.damaged", place=place, why=why) for place, why in sorted(seen.damaged.items())
-    ]
-    state: State = "running" if under_way else "finished" if runs or studies else "waiting"
-    return _page("folder", name, sections, answer=[answer, *damaged], facts=facts, state=state)
+    under_way = seen.under_way()
+    return _with(overview(seen), [Now(None, under_way)] if under_way else [])
 
 
 def _failed(study: Study) -> list[FailedSlot]:
@@ -116,10 +86,6 @@ def _failed(study: Study) -> list[FailedSlot]:
     return found
 
 
-def _top1(run: RunSummary) -> float:
-    return run.latest.get("val/top1", -1.0) if run.status == "finished" else -1.0
-
-
 def _with(page: Page, sections: Sequence[LiveSection]) -> Page:
     """The report's page with what is under way on top."""
     return replace(page, sections=[*sections, *page.sections])
@@ -131,17 +97,15 @@ def _page(
     sections: Sequence[LiveSection],
     *,
     answer: Sequence[Said] = (),
-    facts: Sequence[Fact] = (),
-    state: State = "finished",
 ) -> Page:
     return Page(
         kind=kind,
         name=title,
         title=title,
         answer=answer,
-        state=state,
+        state="finished",
         progress=(1, 1),
-        facts=facts,
+        facts=(),
         sections=sections,
         made=durable.now(),
     )

@@ -1,4 +1,4 @@
-"""What the live page shows besides the report: what is under way, all runs, a comparison of two."""
+"""What the live page shows besides the report: what is under way, a comparison of two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,22 +28,6 @@ class Now:
     study: StudySummary | None
     runs: Sequence[RunSummary]
     failed: Sequence[FailedSlot] = ()
-
-
-@dataclass(frozen=True)
-class StudyList:
-    """The studies of a folder."""
-
-    id: ClassVar[str] = "studies"
-    rows: Sequence[StudySummary]
-
-
-@dataclass(frozen=True)
-class RunList:
-    """The runs of a folder that belong to no study, the newest first."""
-
-    id: ClassVar[str] = "runs"
-    rows: Sequence[RunSummary]
 
 
 @dataclass(frozen=True)
@@ -89,4 +73,4 @@ class Naming:
     most_megabytes: int
 
 
-LiveSection = Now | StudyList | RunList | Choices | Comparison | Naming
+LiveSection = Now | Choices | Comparison | Naming

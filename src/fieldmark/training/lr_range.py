@@ -8,12 +8,14 @@ defined, so several are read, and an answer is given only where they agree.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 Curve = NDArray[np.float64]
+Why = Literal["diverges", "rises", "falls", "flat", "plateau", "open", "noisy", "narrow"]
 
 SMOOTHED = 4.0  # steps: the width (one sigma) losses are averaged over
 BEGUN = 0.1  # of the whole fall: from here on the loss is falling
@@ -25,11 +27,16 @@ BELOW_MINIMUM = 3.0  # times: where the loss is lowest it is about to explode
 
 @dataclass(frozen=True)
 class Reading:
-    """Where a curve's loss began to fall and where it was lowest, as rates; or why neither."""
+    """Where a curve's loss began to fall and where it was lowest, as rates; or why neither.
+
+    Where it hardly falls, `rises` is from where on it rises.
+    """
 
     begin: float | None = None
     lowest: float | None = None
+    why: Why | None = None
     reason: str | None = None
+    rises: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,20 @@ class RangeTest:
 
     Attributes:
         band: Lowest and highest rate worth trying, or None.
-        reason: Why there is no band, and what to do; None where there is.
+        why: Why there is no band, in a word; None where there is.
+        reason: The same in a sentence with its numbers, and what to do.
         readings: Of each repeat.
     """
 
     band: tuple[float, float] | None
+    why: Why | None
     reason: str | None
     readings: tuple[Reading, ...]
+
+    @property
+    def rises(self) -> float | None:
+        """From where on the loss rises in any repeat whose loss hardly falls before."""
+        return min((each.rises for each in self.readings if each.rises), default=None)
 
 
 def rising(low: float, high: float, steps: int) -> Curve:
@@ -69,10 +83,10 @@ def read_range(lr: Curve, repeats: Sequence[Sequence[float]]) -> RangeTest:
         repeats: The losses of each repeat, in nats, up to S of them: fewer where it diverged.
     """
     readings = tuple(_read(lr, np.asarray(losses, np.float64)) for losses in repeats)
-    reasons = [reading.reason for reading in readings if reading.reason]
-    if reasons:
-        count = f" (in {len(reasons)} of {len(readings)} repeats)" if len(readings) > 1 else ""
-        return RangeTest(None, f"{reasons[0]}{count}", readings)
+    bad = [reading for reading in readings if reading.reason]
+    if bad:
+        count = f" (in {len(bad)} of {len(readings)} repeats)" if len(readings) > 1 else ""
+        return RangeTest(None, bad[0].why, f"{bad[0].reason}{count}", readings)
     begins = [reading.begin for reading in readings if reading.begin]
     lowest = [reading.lowest for reading in readings if reading.lowest]
     for name, rates in (("begins to fall", begins), ("is lowest", lowest)):
@@ -81,15 +95,15 @@ def read_range(lr: Curve, repeats: Sequence[Sequence[float]]) -> RangeTest:
                 f"noisy: repeats differ by {max(rates) / min(rates):.1f} times in where the loss "
                 f"{name} (lr {min(rates):.2g} to {max(rates):.2g}); use larger batches"
             )
-            return RangeTest(None, reason, readings)
+            return RangeTest(None, "noisy", reason, readings)
     low, high = max(begins), min(lowest) / BELOW_MINIMUM
     if low >= high:
         reason = (
             f"too narrow: the loss begins to fall at lr {low:.2g} and is lowest at "
             f"{min(lowest):.2g}; the test is too short for so steep a rise"
         )
-        return RangeTest(None, reason, readings)
-    return RangeTest((low, high), None, readings)
+        return RangeTest(None, "narrow", reason, readings)
+    return RangeTest((low, high), None, None, readings)
 
 
 def _read(lr: Curve, losses: Curve) -> Reading:
@@ -97,7 +111,8 @@ def _read(lr: Curve, losses: Curve) -> Reading:
     edge = max(1, round(EDGE * len(lr)))
     ends = f"lr {lr[0]:.2g} to {lr[-1]:.2g}"
     if len(losses) <= 2 * edge:
-        return Reading(reason=f"it diverges from the start ({ends}); begin far lower")
+        told = f"it diverges from the start ({ends}); begin far lower"
+        return Reading(why="diverges", reason=told)
     curve = smoothed(losses)
     place = int(curve.argmin())
     first, start, next_to_it = (
@@ -106,26 +121,30 @@ def _read(lr: Curve, losses: Curve) -> Reading:
     fall = start - float(curve[place])
     noise = _noise(losses[: max(place, 2 * edge) + 1])
     if place < edge and losses[-edge:].mean() > start + 2 * noise:
-        return Reading(reason=f"the loss rises from the start ({ends}); begin far lower")
+        told = f"the loss rises from the start ({ends}); begin far lower"
+        return Reading(why="rises", reason=told)
     at_once = first - next_to_it > max(LEAST_FALL * first, 2 * noise)
     if not at_once and fall < max(LEAST_FALL * start, 2 * noise):
-        then = _after_a_plateau(lr, curve, start + 2 * noise)
-        return Reading(reason=f"flat: the loss hardly falls from {start:.2f} ({ends}) {then}")
+        return _flat(lr, curve, start, noise, ends)
     if not at_once and place >= len(lr) - edge:
-        return Reading(reason=f"the loss still falls at the end ({ends}); go higher")
+        return Reading(why="open", reason=f"the loss still falls at the end ({ends}); go higher")
     still = np.flatnonzero(curve[: place + 1] >= start - BEGUN * fall)
     if at_once or not len(still):
-        return Reading(reason=f"the loss falls from the first steps on ({ends}); begin lower")
+        told = f"the loss falls from the first steps on ({ends}); begin lower"
+        return Reading(why="falls", reason=told)
     return Reading(float(lr[min(still[-1] + 1, place)]), float(lr[place]))
 
 
-def _after_a_plateau(lr: Curve, curve: Curve, high: float) -> str:
-    """Where a flat curve rises above a level to stay there, if it does: what not to come near."""
-    low = np.flatnonzero(curve <= high)
+def _flat(lr: Curve, curve: Curve, start: float, noise: float, ends: str) -> Reading:
+    """Of a curve that hardly falls: where it rises to stay there, if it does."""
+    low = np.flatnonzero(curve <= start + 2 * noise)
     rise = int(low[-1]) + 1 if len(low) else 0
+    told = f"flat: the loss hardly falls from {start:.2f} ({ends})"
     if rise == len(curve):
-        return "all along; go higher"
-    return f"before it rises at lr {lr[rise]:.2g}; stay below a third of that"
+        return Reading(why="flat", reason=f"{told} all along; go higher")
+    rate = float(lr[rise])
+    told += f" before it rises at lr {rate:.2g}; stay below a third of that"
+    return Reading(why="plateau", rises=rate, reason=told)
 
 
 def _noise(losses: Curve) -> float:
