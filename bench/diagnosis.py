@@ -19,9 +19,12 @@ import time
 from pathlib import Path
 
 from curves.bank import LABELS, SETTINGS, build_bank
+from curves.page import fill
 from curves.score import LEAST_NAMED, MOST_FALSE, Judged, Score
 from curves.settings import SPLITS, Setting
 from fieldmark.training.features import cache_folder
+
+REHEARSED = {"cannot_overfit_few", "blank_photos_do_as_well", "no_band_of_rates"}  # rehearsal.py's
 
 
 def bank_folder() -> Path:
@@ -60,6 +63,7 @@ def main() -> int:
     parser.add_argument("--built", action="store_true", help="build no more, judge what is there")
     parser.add_argument("--show", action="store_true", help="name each miss and each false alarm")
     parser.add_argument("--rates", type=Path, help="write the checks' rates into this file")
+    parser.add_argument("--page", type=Path, help="put them into docs/diagnosis.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object as well")
     options = parser.parse_args()
     score = judge(options.bank, options.split, options.settings, built=options.built)
@@ -78,6 +82,8 @@ def main() -> int:
     print("\ntargets:", "missed: " + " · ".join(score.missed) if score.missed else "met")
     if options.rates:
         options.rates.write_text(json.dumps(rates, indent=1) + "\n", encoding="utf-8")
+    if options.page:
+        fill(options.page, {name: of for name, of in rates.items() if name not in REHEARSED})
     if options.json:
         targets = {"named, at least": LEAST_NAMED, "false, at most": MOST_FALSE}
         found = {"named": score.named.share, "false": score.false.share, "checks": rates}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from curves.bank import LABELS, SETTINGS
+from curves.page import fill
 from curves.rehearsals import FAULTS, Rehearsed, record_of, rehearsals
 from curves.score import COUNTS, LEAST_NAMED, MOST_FALSE, Rate
 from curves.settings import SPLITS, Setting
@@ -47,8 +48,8 @@ class Judged:
 
     @property
     def is_named(self) -> bool:
-        checks = NAMED_BY[self.known.fault or ""]
-        return any(self.found.get(check) in COUNTS for check in checks)
+        """Whether a check that names its fault fires, as a warning at least."""
+        return any(self.found.get(check) in COUNTS for check in NAMED_BY[self.known.fault or ""])
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,19 @@ class Score:
             found.append(f"{self.named.share:.1%} of faults named, not {LEAST_NAMED:.0%}")
         if self.false.share > MOST_FALSE:
             found.append(f"{self.false.share:.1%} of healthy recipes alarmed, not {MOST_FALSE:.0%}")
+        return found
+
+    def by_check(self) -> dict[str, dict[str, int]]:
+        """Of each check: fired on so many of the faults that it names, and of the healthy."""
+        found = {}
+        for name in (check.name for check in REHEARSED):
+            own = [one for one in self.faulty() if name in NAMED_BY[one.known.fault or ""]]
+            found[name] = {
+                "faults": len(own),
+                "named": sum(name in one.found for one in own),
+                "healthy": len(self.healthy),
+                "alarms": sum(name in one.found for one in self.healthy),
+            }
         return found
 
     def lines(self) -> list[str]:
@@ -124,6 +138,7 @@ def main() -> int:
     parser.add_argument("--settings", type=int, default=SETTINGS, help="how many of the split")
     parser.add_argument("--built", action="store_true", help="leave out settings without a bank")
     parser.add_argument("--show", action="store_true", help="name each miss and each false alarm")
+    parser.add_argument("--page", type=Path, help="put the rates into docs/diagnosis.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object as well")
     options = parser.parse_args()
     score = judge(options.bank, options.split, options.settings, built=options.built)
@@ -131,6 +146,8 @@ def main() -> int:
     if options.show:
         show(score, options.bank)
     print("\ntargets:", "missed: " + " · ".join(score.missed) if score.missed else "met")
+    if options.page:
+        fill(options.page, score.by_check())
     if options.json:
         found = {"named": score.named.share, "false": score.false.share, "missed": score.missed}
         print(json.dumps(found | {"of": [score.named.count, score.false.count]}))

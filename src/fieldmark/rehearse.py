@@ -200,6 +200,7 @@ def read_stage(
         "raw": [list(losses) for losses in repeats],
         "band": list(found.band) if found.band else None,
         "why": found.why,
+        "rises": found.rises,
         "reason": found.reason,
         "begins": [reading.begin for reading in found.readings],
         "lowest": [reading.lowest for reading in found.readings],

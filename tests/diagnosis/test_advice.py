@@ -73,7 +73,8 @@ def test_what_was_not_rehearsed_well_is_rehearsed_again(record):
 
 def test_most_worth_first_and_nothing_without_times(record, well):
     loss = np.linspace(np.log(10), 0.8 * np.log(10), 31)
-    run = record(({}, well(**{"minitrain/loss": loss, "val/loss": loss, "train/lr": np.ones(30)})))
+    straight = {"minitrain/loss": loss, "val/loss": loss, "val/top1": np.linspace(0.1, 0.8, 31)}
+    run = record(({}, well(**straight, **{"train/lr": np.ones(30)})))
     findings = diagnose_run(run)
     assert [f.check for f in firing(findings)][:1] == ["lr_too_low"]
     found = next_experiments(run, findings)

@@ -54,7 +54,7 @@ def test_most_seeds_of_the_best_cell_make_it_one_of_the_study():
     assert (found.severity, found.outcome) == ("problem", "fires")
     assert found.title == (
         "Ill things in 2 of 36 runs: 1 of 12 cells (lr 1; decay 0.0001), the best among them. "
-        "One of them, lr 1.0, decay 0.0001, seed 0: It is ill."
+        "One of them, lr 1, decay 0.0001, seed 0: It is ill."
     )
     assert (found.cause, found.advice, found.refuted_by) == ("c", "a", "r")
 
@@ -74,9 +74,10 @@ def test_seeds_that_disagree_are_chance(ill):
 def test_elsewhere_it_is_a_note_on_those_settings():
     (found,) = gathered({(n, seed) for n in (9, 10, 11) for seed in (0, 1)}, found=(BAD,))
     assert found.severity == "note"
+    assert found.advice.startswith("Nothing to mend: these settings were not chosen.")
     assert found.title == (
         "Bad things in 6 of 36 runs: 3 of 12 cells (lr 30), the best not among them. "
-        "One of them, lr 30.0, decay 0, seed 0: It is ill."
+        "One of them, lr 30, decay 0, seed 0: It is ill."
     )
 
 
@@ -125,7 +126,8 @@ class WithCurves(Maker):
     def _run(self, place, recipe, top1, *, shift):
         told = {"class_names": [f"species {n}" for n in range(10)], "counts": COUNTS}
         slow = any(f"\n  lr: {lr}\n" in recipe for lr in (0.1, 0.3, 0.5))
-        changed = {"minitrain/loss": SLOW, "val/loss": SLOW} if slow else {}
+        straight = np.linspace(0.1, 0.8, 31)
+        changed = {"minitrain/loss": SLOW, "val/loss": SLOW, "val/top1": straight} if slow else {}
         with RunWriter.create(place, recipe, told) as writer:
             _write(writer, "head", healthy() | changed | {"train/lr": np.ones(30)}, 0)
             writer.finish()

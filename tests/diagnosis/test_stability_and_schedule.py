@@ -143,8 +143,9 @@ def test_a_cosine_does_not_hide_a_rate_too_low(look, well):
     assert look("lr_too_low", ({}, well(**{"minitrain/loss": loss}))).outcome == "fires"
 
 
-def over(peak: float) -> np.ndarray:
-    return np.r_[LN10, np.full(4, peak), np.linspace(peak, 0.5, 25)]
+def over(peak: float, end: float) -> np.ndarray:
+    """Up at first, then down, the last third at one level."""
+    return np.r_[LN10, np.full(4, peak), np.linspace(peak, end, 15), np.full(10, end)]
 
 
 JITTER = 1.6 + 0.2 * np.cos(3 * np.arange(30))
@@ -153,8 +154,9 @@ JITTER = 1.6 + 0.2 * np.cos(3 * np.arange(30))
 @pytest.mark.parametrize(
     ("name", "outcome", "loss", "move"),
     [
-        ("lr_too_high", "does not", over(1.2 * LN10), 1e-3),
-        ("lr_too_high", "fires", over(1.4 * LN10), 1e-3),
+        ("lr_too_high", "does not", over(1.2 * LN10, 0.6 * LN10), 1e-3),
+        ("lr_too_high", "fires", over(1.4 * LN10, 0.51 * LN10), 1e-3),
+        ("lr_too_high", "does not", over(1.4 * LN10, 0.49 * LN10), 1e-3),  # made good
         ("lr_too_high", "fires", np.r_[LN10, JITTER[1:]], 2e-2),  # a level held, far from 0
         ("lr_too_high", "does not", np.r_[LN10, JITTER[1:]], 0.9e-2),  # steps are usual
         ("lr_too_high", "does not", np.linspace(LN10, 0.2, 30), 2e-2),  # it falls

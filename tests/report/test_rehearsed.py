@@ -118,9 +118,11 @@ def test_a_damaged_rehearsal_is_told(rehearsal):
         page_of(rehearsal)
 
 
-@pytest.mark.parametrize("why", ["diverges", "rises", "falls", "flat", "open", "noisy", "narrow"])
+@pytest.mark.parametrize(
+    "why", ["diverges", "rises", "falls", "flat", "plateau", "open", "noisy", "narrow"]
+)
 def test_every_reason_is_said_in_both_languages(why):
-    bad = RANGE | {"band": None, "why": why}
+    bad = RANGE | {"band": None, "why": why, "rises": 0.7}
     for lang in LANGUAGES:
         said = Words(lang)(tried(with_parts(range={"head": bad}))[-1].told)
         assert "0.01" in said

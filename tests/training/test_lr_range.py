@@ -78,10 +78,24 @@ def test_a_loss_that_only_rises_is_told():
 
 def test_a_loss_that_hardly_falls_before_it_rises_is_told():
     lr = rising(1e-3, 1e3, STEPS)
-    noisy = np.random.default_rng(0).normal(0.4, 0.1, STEPS) + np.linspace(0, 2, STEPS) ** 8
+    noisy = np.random.default_rng(0).normal(0.4, 0.01, STEPS) + np.linspace(0, 2, STEPS) ** 8
     found = read_range(lr, [noisy.tolist()])
     assert found.band is None
-    assert found.reason.endswith("(lr 0.001 to 1e+03) before it rises; use larger batches")
+    told = re.search(
+        r"\(lr 0.001 to 1e\+03\) before it rises at lr (\S+); stay below", found.reason
+    )
+    # Two deviations above its start is where t ** 8 = 0.02, t from 0 to 2 over six decades.
+    assert float(told[1]) == pytest.approx(1e-3 * 10 ** (6 * 0.02 ** (1 / 8) / 2), rel=0.25)
+
+
+def test_a_plateau_is_not_called_a_fall_from_the_first_steps_on():
+    """As of a head that was trained already: nothing to gain, and much to lose."""
+    lr = rising(1e-5, 1e-1, 80)
+    noise = np.random.default_rng(0).normal(0.5, 0.15, (3, 80))
+    found = read_range(lr, (noise + np.linspace(0, 1.2, 80) ** 12).tolist())
+    assert found.band is None
+    assert found.reason.startswith("flat: the loss hardly falls from 0.")
+    assert (found.why, found.rises) == ("plateau", min(one.rises for one in found.readings))
 
 
 def test_noise_alone_gives_no_band():

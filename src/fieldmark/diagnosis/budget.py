@@ -6,9 +6,10 @@ from fieldmark.diagnosis.curve import Curve, fall_left, middle
 from fieldmark.diagnosis.evidence import RunEvidence, StageEvidence, any_stage, lacks, last_stage
 from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
 
-STILL_GAINING = 0.15  # of val loss's fall in the second half of progress; ours
+SETTLED = 0.15  # of val loss's fall in the second half of progress: less is none; ours
+STILL_GAINING = 0.3  # of it, with top-1 up by a standard error: there twice the length gained; ours
 WORTH_IT = 0.02  # of the val loss it began with; ours
-FEW_EPOCHS, STRAIGHT, UNMOVED = 8, 0.3, 0.5  # as `lr_too_low` has them: short before slow
+FEW_EPOCHS, UNMOVED = 8, 0.5  # as `lr_too_low` has them: short before slow
 LAST_QUARTER, FIRST_TENTH, FLAT = 0.75, 0.10, 0.5  # the playbook's 25 and 10 %; 50 % ours
 WAITING = 0.3  # of the time; ours
 FEWEST_SECONDS = 5.0
@@ -42,8 +43,9 @@ def too_short(run: RunEvidence) -> Seen:
 def _still_gaining(stage: StageEvidence) -> Seen:
     """Val best in the last quarter and still gaining, in progress by lr: no schedule hides it.
 
-    In a stage of few epochs val may not have begun to gain: then a loss on minitrain that has
-    hardly moved from a straight line tells it.
+    A loss that falls beside the same decisions is no gain, so top-1 has to rise as well. In a
+    stage of few epochs val may not have begun to gain: then a loss on minitrain that has hardly
+    moved from a straight line tells it.
     """
     val, clean = stage.val("loss"), stage.clean("loss")
     if short := lacks(val, 3):
@@ -51,14 +53,24 @@ def _still_gaining(stage: StageEvidence) -> Seen:
     numbers, left = _gains(stage, val)
     late = int(numbers["best_step"]) >= val.steps[0] + LAST_QUARTER * (val.steps[-1] - val.steps[0])
     gained = float(numbers["middle"]) - val.last
-    if late and left > STILL_GAINING and gained > WORTH_IT * val.first:
+    worth_it = gained > WORTH_IT * val.first and _decides_better(stage)
+    if late and left > STILL_GAINING and worth_it:
         return fires(val.place(), **numbers)
     few = stage.number == 0 and stage.epochs is not None and stage.epochs < FEW_EPOCHS
     if few and len(clean) >= 3:
         of_clean, left = _gains(stage, clean)
-        if left > STRAIGHT and clean.last > UNMOVED * clean.first:
+        if left > STILL_GAINING and clean.last > UNMOVED * clean.first:
             return fires(clean.place(), **of_clean)
     return clear(**numbers)
+
+
+def _decides_better(stage: StageEvidence) -> bool:
+    """Whether late top-1 is over that of the middle by a standard error; true of none."""
+    top1 = stage.val("top1")
+    if not len(top1):
+        return True
+    halfway = middle(top1.smooth, stage.progress(top1.steps))
+    return top1.late_mean - halfway > stage.error(stage.split, top1.late_mean)
 
 
 def _gains(stage: StageEvidence, loss: Curve) -> tuple[dict[str, Number], float]:
@@ -145,7 +157,7 @@ def _settled(stage: StageEvidence, within: float) -> Seen:
         "end": end,
     }
     left = (fall_left(loss, stage.progress(loss.steps)) if len(loss) else None) or 0.0
-    if needed <= within * stage.epochs and left < STILL_GAINING:
+    if needed <= within * stage.epochs and left < SETTLED:
         return fires(after.place(first), **numbers)
     return clear(**numbers)
 

@@ -7,6 +7,7 @@ from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires
 
 FEWEST = 6  # looks, for a shape
 LOSS_RISE = 0.05  # of its lowest; ours
+FAR_WORSE = 2.5  # times the loss of guessing: from there a lower rate gained, in the bank; ours
 SURE = 2.0  # standard errors
 
 
@@ -67,7 +68,7 @@ def overconfident(stage: StageEvidence) -> Seen:
 )
 @last_stage
 def worse_than_guessing(stage: StageEvidence) -> Seen:
-    """A val loss above ln K beside a top-1 beyond chance; what it takes of R10 at its worst."""
+    """A val loss far above ln K beside a top-1 beyond chance: R10 at its worst."""
     loss, top1 = stage.val("loss"), stage.val("top1")
     for curve in (loss, top1):
         if short := lacks(curve, 2):
@@ -80,7 +81,7 @@ def worse_than_guessing(stage: StageEvidence) -> Seen:
         "guessing": -log(chance),
     }
     knows = share - chance > SURE * stage.error(stage.split, share)
-    if knows and loss.late_mean > -log(chance):
+    if knows and loss.late_mean > FAR_WORSE * -log(chance):
         return fires(loss.late.place(), **numbers)
     return clear(**numbers)
 

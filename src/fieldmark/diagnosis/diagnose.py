@@ -1,7 +1,6 @@
 """Every check on a run or a study, and what they find, most worth first."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from fieldmark.diagnosis import (
@@ -22,6 +21,7 @@ from fieldmark.diagnosis.finding import SEVERITIES, Check, Finding
 from fieldmark.diagnosis.gathered import Examined, gather_findings
 from fieldmark.diagnosis.study_evidence import StudyEvidence
 from fieldmark.errors import FieldmarkError
+from fieldmark.studies.results import Slot
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import Study
 
@@ -93,15 +93,20 @@ def _examined(study: Study) -> Iterator[Examined]:
             run = Run(result.folder)
         except FieldmarkError:
             continue  # it was moved or removed, or failed before it began
-        changed = (result.folder / MANIFEST).stat().st_mtime_ns
-        yield Examined(slot.cell, slot.seed, run, _grave(result.folder, changed))
+        yield Examined(slot.cell, slot.seed, run, _grave(run, slot))
 
 
-@lru_cache(maxsize=10_000)
-def _grave(folder: Path, _changed: int) -> tuple[Finding, ...]:
+def _grave(run: Run, slot: Slot) -> tuple[Finding, ...]:
     """Problems and warnings of a run that has ended, for which it is looked at once a process."""
-    found = firing(diagnose_run(Run(folder)))
-    return tuple(finding for finding in found if finding.severity != "note")
+    key = run.folder, (run.folder / MANIFEST).stat().st_mtime_ns
+    if key not in _known:
+        evidence = gather(run, recipe=slot.recipe)
+        checks = (check for check in RUN_CHECKS if check.severity != "note")
+        _known[key] = tuple(firing([check(evidence) for check in checks]))
+    return _known[key]
+
+
+_known: dict[tuple[Path, int], tuple[Finding, ...]] = {}
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:

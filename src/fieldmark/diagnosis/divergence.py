@@ -1,4 +1,4 @@
-"""Checks of losses that blow up, R5: a warning where they recover, a problem where not."""
+"""Checks of losses that blow up, R5: a problem where they stay so, a note where they recover."""
 
 import re
 from collections.abc import Callable
@@ -129,7 +129,7 @@ diverged_midway = check(
 loss_spikes = check(
     "loss_spikes",
     "R5",
-    "warning",
+    "note",
     "lr",
     "step",
     label="Loss that spikes and recovers",

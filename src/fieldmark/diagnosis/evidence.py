@@ -191,14 +191,15 @@ def judged_by(run: Run) -> str:
     return OUT_OF_FOLD if OUT_OF_FOLD in has and "val" not in has else "val"
 
 
-def gather(run: Run, rehearsal: Path | None = None) -> RunEvidence:
+def gather(run: Run, rehearsal: Path | None = None, recipe: Recipe | None = None) -> RunEvidence:
     """Read a run for its checks.
 
     Args:
         run: Finished, failed or still running.
         rehearsal: Folder of `rehearsal.json`; the run's own unless given.
+        recipe: As the run has it, where that is known: to read it takes longest.
     """
-    recipe = _recipe(run)
+    recipe = recipe or _recipe(run)
     known = {stage.name: stage for stage in recipe.stages} if recipe else {}
     notes = {note.get("name"): note for note in run.manifest.get("stages", ())}
     split, counts = judged_by(run), _counts(run)

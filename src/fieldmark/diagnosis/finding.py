@@ -24,6 +24,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "one_stage": "it takes two stages, there is {found}",
         "no_backbone_trained": "no stage trains the backbone",
         "not_rehearsed": "it was not tried beforehand: `fieldmark rehearse {recipe}` does",
+        "rehearsal_broke": "its training broke off when it was rehearsed: {why}",
         "no_such_axis": "no axis of the study varies {what}",
         "too_few_cells": "it takes {needed} finished cells, there are {found}",
         "ended_early": "the run was ended early: {why}",
@@ -59,6 +60,7 @@ AMONG: Mapping[str, str] = MappingProxyType(
         "best": "{cells} of {of_cells} cells{settings}, the best among them",
         "others": "{cells} of {of_cells} cells{settings}, the best not among them",
         "settings": " ({settings})",
+        "advice": "Nothing to mend: these settings were not chosen. The next study can do without.",
     }
 )
 """What is put before a run's finding where a study's runs share it; over `Among.numbers`."""
@@ -97,6 +99,11 @@ class Among:
         """What the templates of `AMONG` are filled with, `where` and `title` aside."""
         names = ("cells", "of_cells", "runs", "of_runs", "settings", "example", "seed", "label")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it leaves the answer alone: not in the best cell, nor in most of them."""
+        return not self.in_best and 2 * self.cells <= self.of_cells
 
     @property
     def where(self) -> str:
@@ -146,6 +153,11 @@ class Finding:
     reason: str = ""
     terms: tuple[str, ...] = ()
     among: Among | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is about settings of a study that were not chosen."""
+        return self.among is not None and self.among.is_elsewhere
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fieldmark.diagnosis.evidence import RunEvidence
-from fieldmark.diagnosis.finding import Among, Check, Finding, Severity
-from fieldmark.studies.answered import plain, words
+from fieldmark.diagnosis.finding import AMONG, Among, Check, Finding, Severity
+from fieldmark.studies.answered import plain
 from fieldmark.studies.design import Cell
 from fieldmark.studies.run import Run
 
-MOST = 0.5  # of a cell's runs, or of a study's cells: more than that is most of them
+MOST = 0.5  # of a cell's runs: more than that is most of them
 TOGETHER = 2  # runs, before settings that were not chosen are called bad for a reason
 FEW = 4  # settings that are listed one by one
 
@@ -84,17 +84,17 @@ def _shared(
         settings=_in_common(agree, cells),
         in_best=best in agree,
         cell=example.cell.hash,
-        example=words(_settings(example.cell)),
+        example=", ".join(f"{k} {_listed([v])}" for k, v in _settings(example.cell).items()),
         seed=example.seed,
         label=check.texts.label,
     )
-    touches = among.in_best or among.cells > MOST * among.of_cells
-    severity: Severity = finding.severity if touches else "note"
+    severity: Severity = "note" if among.is_elsewhere else finding.severity
     shown = among.in_best and example is cells[best][0]  # whose curves are looked at
     return replace(
         finding,
         severity=severity,
         title=among.says(finding.title),
+        advice=AMONG["advice"] if among.is_elsewhere else finding.advice,
         place=finding.place if shown else None,
         among=among,
     )

@@ -9,7 +9,7 @@ from fieldmark.diagnosis.evidence import RunEvidence, StageEvidence, any_stage, 
 from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
 from fieldmark.recipe import Stage
 
-STRAIGHT = 0.3  # of its fall in the second half: 0.5 is a straight line; ours
+STRAIGHT = 0.3, 0.6  # of its fall in the second half: 0.5 is a straight line; ours
 UNMOVED = 0.5  # of the loss it began with is still there; ours
 HIGH_LEVEL = 0.5  # of the loss it began with, held while lr is high; ours
 LEAST_EPOCHS = 8  # a shorter stage is short before it is slow; ours
@@ -36,6 +36,12 @@ def _at_full_rate(stage: StageEvidence, curve: Curve) -> Curve:
     return curve[(beside >= 0.5 * rates.values.max()) & settled]
 
 
+def _move(stage: StageEvidence) -> float:
+    """By how much of their length a step moves the weights at full rate; 0 where not recorded."""
+    moves = _at_full_rate(stage, stage.curve("train/update_ratio"))
+    return float(np.median(moves.values)) if len(moves) else 0.0
+
+
 @check(
     "lr_too_low",
     "R7",
@@ -45,7 +51,7 @@ def _at_full_rate(stage: StageEvidence, curve: Curve) -> Curve:
     label="Learning rate too low",
     title="In stage {stage} the loss on minitrain falls from {start:.2f} to only {end:.2f} nats in "
     "{epochs:.0f} epochs, nearly in a straight line, and was still falling at its end (lr {lr:g}).",
-    cause="The learning rate is too low: each step moves the weights {move:.1e} of their length.",
+    cause="The learning rate is too low: steps are too small to get there in time.",
     advice="Raise lr to {higher:g}, then again, or find a band with `fieldmark rehearse`. Longer "
     "training does the same at a higher price.",
     refuted_by="At ten times the rate the loss falls no faster.",
@@ -61,8 +67,7 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     if stage.epochs is None or stage.settings is None:
         return unknown("not_recorded", key="recipe")
     left = fall_left(loss, stage.progress(loss.steps))
-    moves = _at_full_rate(stage, stage.curve("train/update_ratio"))
-    move = float(np.median(moves.values)) if len(moves) else 0.0
+    move = _move(stage)
     numbers: dict[str, Number] = {
         "stage": stage.name,
         "start": loss.first,
@@ -70,13 +75,15 @@ def lr_too_low(stage: StageEvidence) -> Seen:
         "epochs": stage.epochs,
         "lr": stage.settings.lr,
         "higher": 10 * stage.settings.lr,
-        "move": move,
         "left": left or 0.0,
     }
+    if move:
+        numbers["move"] = move
     barely = loss.last > UNMOVED * loss.first and stage.epochs >= LEAST_EPOCHS
     if stage.number:  # a head that is there already leaves little to fall
         barely = barely and 0 < move < SMALL_MOVE
-    if left is not None and left > STRAIGHT and barely and not _lowered(stage):
+    straight = left is not None and STRAIGHT[0] < left < STRAIGHT[1]
+    if straight and barely and not _lowered(stage):
         return fires(loss.place(), **numbers)
     return clear(**numbers)
 
@@ -89,8 +96,7 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     "running loss",
     label="Learning rate too high",
     title="In stage {stage} the running loss begins at {start:.2f} nats, goes up to {peak:.2f} and "
-    "moves around {level:.2f}, by {jitter:.2f}, while lr is high (lr {lr:g}; a step moves the "
-    "weights {move:.0e} of their length).",
+    "moves around {level:.2f}, by {jitter:.2f}, while lr is high (lr {lr:g}).",
     cause="The learning rate is too high: steps jump over what they should reach.",
     advice="Lower lr to {lower:g}, then again, or let it rise by a warm-up and fall earlier.",
     refuted_by="At a third of the rate loss and val are no better.",
@@ -99,7 +105,7 @@ def lr_too_low(stage: StageEvidence) -> Seen:
 )
 @any_stage
 def lr_too_high(stage: StageEvidence) -> Seen:
-    """Over the top at first, or a jittery level held while lr is high (cs231n, playbook)."""
+    """Over the top and not made good, or a jittery level held at a high lr (cs231n, playbook)."""
     loss = stage.curve("train/loss")
     if short := lacks(loss, 10):
         return short
@@ -107,8 +113,7 @@ def lr_too_high(stage: StageEvidence) -> Seen:
         return unknown("not_recorded", key="recipe")
     smooth = running_mean(loss.values, 3)
     high = _at_full_rate(stage, loss)
-    moves = _at_full_rate(stage, stage.curve("train/update_ratio"))
-    move = float(np.median(moves.values)) if len(moves) else 0.0
+    move = _move(stage)
     half = high[len(high) // 2 :]
     level, jitter = float(half.values.mean()) if len(half) else loss.last, high.jitter
     numbers: dict[str, Number] = {
@@ -120,9 +125,11 @@ def lr_too_high(stage: StageEvidence) -> Seen:
         "jitter": jitter,
         "lr": stage.settings.lr,
         "lower": stage.settings.lr / 10,
-        "move": move,
     }
-    if smooth.max() > OVERSHOOT * log(max(2, stage.classes)):
+    if move:
+        numbers["move"] = move
+    guessing = log(max(2, stage.classes))
+    if smooth.max() > OVERSHOOT * guessing and loss.late_mean > HIGH_LEVEL * guessing:
         return fires(loss.place(0, int(smooth.argmax())), **numbers)
     if len(high) >= 10 and move > LARGE_MOVE and not _decay_rules(stage):
         fell = float(high.values[: len(high) // 2].mean()) - level
@@ -278,7 +285,7 @@ def decay_too_strong(stage: StageEvidence) -> Seen:
         "memory": memory or 0.0,
         "steps": stage.planned_steps,
     }
-    arrived = left is None or left < STRAIGHT
+    arrived = left is None or left < STRAIGHT[0]
     if _decay_rules(stage) and arrived and loss.late_mean > HELD * loss.first:
         return fires(loss.place(len(loss) // 2), **numbers)
     return clear(**numbers)

@@ -49,7 +49,7 @@ def next_experiments_of_study(study: Study, findings: Sequence[Finding]) -> list
 def _asked(study: Study, finding: Finding) -> Asked | None:
     file = study.design.file
     if finding.among:
-        return _of_runs(study, finding) if finding.severity != "note" else None
+        return None if finding.is_elsewhere else _of_runs(study, finding)
     if finding.check == "best_is_luck":
         more = max(2, file.seeds)
         return Asked((f"seeds={file.seeds + more}",), more * len(study.cells))

@@ -31,7 +31,8 @@ def marks(findings: Findings) -> list[Mark]:
 def advice_of(findings: Findings, experiments: Sequence[Experiment]) -> list[Advice]:
     """What the findings advise, each thing once, most worth first, with a command that does it."""
     commands = {experiment.check: experiment for experiment in reversed(experiments)}
-    told = {finding.advice: finding for finding in reversed(findings.fired) if finding.advice}
+    mine = [one for one in findings.fired if one.advice and not one.is_elsewhere]
+    told = {finding.advice: finding for finding in reversed(mine)}
     advice = []
     for finding in reversed(told.values()):
         found = commands.get(finding.check)

@@ -1,6 +1,5 @@
 """What was tried before training: a section of a run's page, and a rehearsal's page of its own."""
 
-import math
 import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from fieldmark import durable
 from fieldmark.charts.rates import rates_data
+from fieldmark.diagnosis.before_training import learns, looks
 from fieldmark.diagnosis.evidence import REHEARSAL, read_rehearsal
 from fieldmark.errors import RecordError
 from fieldmark.language import Said, duration, said
@@ -101,7 +101,7 @@ def _by_heart(found: Record, stage: str) -> Outcome:
     seen = said("rehearsed.by_heart_seen", **numbers, loss=loss, stage=stage)
     if found["learned"]:
         told, is_well = said("rehearsed.by_heart", seen=seen), True
-    elif found["top1"] == 1 and not found["reason"]:
+    elif learns(found) and not found["reason"]:
         told, is_well = said("rehearsed.slowly", seen=seen), True
     else:
         why = found["reason"] or said("rehearsed.mend")
@@ -113,10 +113,9 @@ def _blank(found: Record) -> Outcome:
     real, blank, photos = found["real_top1"], found["blank_top1"], found["images"]
     steps = found["steps"]
     seen = said("rehearsed.blank_seen", real=real, blank=blank, photos=photos, steps=steps)
-    error = math.sqrt((real * (1 - real) + blank * (1 - blank)) / photos)
     if found["reason"]:
         told, is_well = said("rehearsed.looks_unknown", seen=seen, reason=found["reason"]), False
-    elif real - blank > 2 * error:
+    elif looks(found):
         told, is_well = said("rehearsed.looks", seen=seen), True
     else:
         told, is_well = said("rehearsed.looks_not", seen=seen), False
@@ -132,7 +131,8 @@ def _rates(stage: str, found: Record, lr: float) -> Outcome:
     check = "no_band_of_rates"
     if found["band"] is None:
         ends = {"low": found["lr"][0], "high": found["lr"][-1]}
-        why = said(f"rehearsed.why.{found['why']}", **ends)
+        rises = {"rises": found["rises"]} if found["why"] == "plateau" else {}
+        why = said(f"rehearsed.why.{found['why']}", **ends, **rises)
         return said("rehearsed.no_band", stage=stage, begun=begun, why=why), False, check
     low, high = found["band"]
     place = "inside" if low <= lr <= high else "below" if lr < low else "above"

@@ -73,7 +73,9 @@ def finding_text(found: Finding, part: str, say: Words) -> str:
     if not english or not say.has(key):
         return english
     text = say(key, **{name: say.term(value) for name, value in found.numbers.items()})
-    return _among(found.among, found.check, text, say) if found.among and part == "title" else text
+    if found.among and part == "title":
+        return _among(found.among, found.check, text, say)
+    return say("among.advice") if found.is_elsewhere and part == "advice" else text
 
 
 def _among(among: Among, check: str, title: str, say: Words) -> str:

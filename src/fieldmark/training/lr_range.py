@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 Curve = NDArray[np.float64]
-Why = Literal["diverges", "rises", "falls", "flat", "open", "noisy", "narrow"]
+Why = Literal["diverges", "rises", "falls", "flat", "plateau", "open", "noisy", "narrow"]
 
 SMOOTHED = 4.0  # steps: the width (one sigma) losses are averaged over
 BEGUN = 0.1  # of the whole fall: from here on the loss is falling
@@ -27,12 +27,16 @@ BELOW_MINIMUM = 3.0  # times: where the loss is lowest it is about to explode
 
 @dataclass(frozen=True)
 class Reading:
-    """Where a curve's loss began to fall and where it was lowest, as rates; or why neither."""
+    """Where a curve's loss began to fall and where it was lowest, as rates; or why neither.
+
+    Where it hardly falls, `rises` is from where on it rises.
+    """
 
     begin: float | None = None
     lowest: float | None = None
     why: Why | None = None
     reason: str | None = None
+    rises: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class RangeTest:
     why: Why | None
     reason: str | None
     readings: tuple[Reading, ...]
+
+    @property
+    def rises(self) -> float | None:
+        """From where on the loss rises in any repeat whose loss hardly falls before."""
+        return min((each.rises for each in self.readings if each.rises), default=None)
 
 
 def rising(low: float, high: float, steps: int) -> Curve:
@@ -114,18 +123,28 @@ def _read(lr: Curve, losses: Curve) -> Reading:
     if place < edge and losses[-edge:].mean() > start + 2 * noise:
         told = f"the loss rises from the start ({ends}); begin far lower"
         return Reading(why="rises", reason=told)
+    at_once = first - next_to_it > max(LEAST_FALL * first, 2 * noise)
+    if not at_once and fall < max(LEAST_FALL * start, 2 * noise):
+        return _flat(lr, curve, start, noise, ends)
+    if not at_once and place >= len(lr) - edge:
+        return Reading(why="open", reason=f"the loss still falls at the end ({ends}); go higher")
     still = np.flatnonzero(curve[: place + 1] >= start - BEGUN * fall)
-    if first - next_to_it > max(LEAST_FALL * first, 2 * noise) or not len(still):
+    if at_once or not len(still):
         told = f"the loss falls from the first steps on ({ends}); begin lower"
         return Reading(why="falls", reason=told)
-    if fall < max(LEAST_FALL * start, 2 * noise):
-        rises = losses[-edge:].mean() > start + 2 * noise
-        then = "before it rises; use larger batches" if rises else "all along; go higher"
-        told = f"flat: the loss hardly falls from {start:.2f} ({ends}) {then}"
-        return Reading(why="flat", reason=told)
-    if place >= len(lr) - edge:
-        return Reading(why="open", reason=f"the loss still falls at the end ({ends}); go higher")
     return Reading(float(lr[min(still[-1] + 1, place)]), float(lr[place]))
+
+
+def _flat(lr: Curve, curve: Curve, start: float, noise: float, ends: str) -> Reading:
+    """Of a curve that hardly falls: where it rises to stay there, if it does."""
+    low = np.flatnonzero(curve <= start + 2 * noise)
+    rise = int(low[-1]) + 1 if len(low) else 0
+    told = f"flat: the loss hardly falls from {start:.2f} ({ends})"
+    if rise == len(curve):
+        return Reading(why="flat", reason=f"{told} all along; go higher")
+    rate = float(lr[rise])
+    told += f" before it rises at lr {rate:.2g}; stay below a third of that"
+    return Reading(why="plateau", rises=rate, reason=told)
 
 
 def _noise(losses: Curve) -> float:
