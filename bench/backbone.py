@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -34,13 +35,14 @@ LEAST_AGREEMENT = 0.97  # photos that both put in the same class
 PHOTOS = 1000
 
 Way = Callable[[Tensor], Tensor]
+RGB = tuple[float, float, float]
 
 
 def ways(backbone: Backbone) -> dict[str, tuple[Way, torch.dtype, torch.memory_format]]:
     """Name -> forward pass, type and memory format of its images; one step more in each."""
     plain = backbone.eval().requires_grad_(requires_grad=False)
     last, dtype = torch.channels_last, machine.fast_dtype()
-    found = {
+    found: dict[str, tuple[Way, torch.dtype, torch.memory_format]] = {
         "float32": (plain, torch.float32, torch.contiguous_format),
         "+ channels last": (plain, torch.float32, last),
         "+ norms folded": (frozen_copy(backbone, torch.float32), torch.float32, last),
@@ -90,9 +92,8 @@ def agreement(folder: Path) -> dict[str, float]:
     exact = make_backbone(LITE0, image_size=224).eval()
     fast = frozen_copy(exact, machine.fast_dtype())
     own = exact.preprocess
-    view = View(
-        224, 256, interpolation=own.interpolation, mean=own.mean, std=own.std, crop="centre"
-    )
+    mean, std = cast("RGB", own.mean), cast("RGB", own.std)
+    view = View(224, 256, interpolation=own.interpolation, mean=mean, std=std, crop="centre")
     photos = read_photos(folder).photos
     photos = photos[:: max(1, len(photos) // PHOTOS)]
     vectors: list[tuple[Tensor, Tensor]] = []

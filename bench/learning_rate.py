@@ -19,6 +19,7 @@ import numpy as np
 
 from fieldmark.checked_yaml import check_text
 from fieldmark.data.toy import write_toy
+from fieldmark.ledger import Silent
 from fieldmark.recipe import Recipe
 from fieldmark.rehearse import losses_under_rising_rate, rates_to_try
 from fieldmark.studies.trial import OUT_OF_FOLD, Trial
@@ -26,7 +27,7 @@ from fieldmark.throwaway import Throwaway
 from fieldmark.train import prepare
 from fieldmark.training.features import FeatureStore, cache_folder
 from fieldmark.training.lr_range import BELOW_MINIMUM, read_range
-from fieldmark.trials import Silent, run_trials
+from fieldmark.trials import run_trials
 
 POOLINGS = ("{name: average}", "{sketch_dim: 1024}", "{sketch_dim: 8192}")
 BATCHES, SEEDS, FOLDS = (16, 32, 128), 3, 5

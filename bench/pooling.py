@@ -19,10 +19,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from fieldmark import machine
 
-from fieldmark.layers.pooling import BilinearPooling, CompactBilinearPooling, Pooling
+machine.shorten_waits()  # as the command line does; before torch is loaded
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from fieldmark.layers.pooling import (  # noqa: E402
+    BilinearPooling,
+    CompactBilinearPooling,
+    Pooling,
+)
 
 BATCH = 8
 LEAST_OVER_TRANSFORM = 10  # times faster than a Fourier transform at each position
@@ -135,7 +143,7 @@ def compare(channels: int, size: int, sketch_dims: list[int], *, two: bool = Fal
     rows = []
     for sketch_dim in sketch_dims:
         ours = took[f"{sketch_dim}"], took[f"{sketch_dim} both"]
-        ratios = [a / b for a, b in zip(ours, least, strict=True)]
+        ratios = ours[0] / least[0], ours[1] / least[1]
         name = f"{size}x{size}{' two' if two else ''}"
         rows.append(
             Row(
@@ -217,8 +225,8 @@ def peak_megabytes(pooling: Pooling, x: Tensor) -> float:
 
 def memory() -> dict[str, float]:
     x = draw(512, 28)
-    figures = {f"sketch {d}": CompactBilinearPooling(512, d) for d in (8192, 4096, 1024)}
-    figures |= {"bilinear": BilinearPooling(512)}
+    figures: dict[str, Pooling] = {"bilinear": BilinearPooling(512)}
+    figures |= {f"sketch {d}": CompactBilinearPooling(512, d) for d in (8192, 4096, 1024)}
     return {name: peak_megabytes(pooling, x) for name, pooling in figures.items()}
 
 
@@ -242,7 +250,7 @@ def main() -> int:
                 print(row.line(), flush=True)
     torch.set_num_threads(1)
     figures = {f"x over a transform per position, {k}": v for k, v in over_transform().items()}
-    least = dict.fromkeys(figures, LEAST_OVER_TRANSFORM)
+    least: dict[str, float] = dict.fromkeys(figures, LEAST_OVER_TRANSFORM)
     for size in (28, 14):
         name = f"x over autograd, bilinear backward, {size}x{size}"
         figures[name], least[name] = over_autograd(size), LEAST_OVER_AUTOGRAD

@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from fieldmark.checked_yaml import check_text
 from fieldmark.data.toy import write_toy
 from fieldmark.frozen_rows import frozen_rows
 from fieldmark.layers.backbone import frozen_copy
+from fieldmark.ledger import Silent
 from fieldmark.predict import frozen_maps
 from fieldmark.recipe import Recipe
 from fieldmark.studies.trial import Trial
@@ -38,7 +40,7 @@ from fieldmark.training.exact import decay_path
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.heads import FrozenFeatures, HeadSettings
 from fieldmark.training.many_heads import train_heads
-from fieldmark.trials import Silent, run_trials
+from fieldmark.trials import run_trials
 
 SIZES, SKETCHES = (224, 336, 448), (8192, 4096, 2048, 1024)
 EPOCHS, BATCH, HEADS, DECAYS = 60, 32, 64, 45
@@ -112,7 +114,7 @@ def many_heads(task: Task, rows: Tensor) -> tuple[float, float]:
     def factor(step: int) -> float:
         return (1 + math.cos(math.pi * step / len(steps))) / 2
 
-    start = task.model.head.classifier.weight.detach().clone()
+    start = cast("nn.Linear", task.model.head[-1]).weight.detach().clone()
     rates, decays = np.logspace(-2, 1, 8), [0, *np.logspace(-6, -2, 7)]
     settings = [
         HeadSettings(start, torch.zeros(classes), lr, lr, 0.9, weight_decay=decay, factor=factor)

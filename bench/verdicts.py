@@ -231,7 +231,7 @@ def foretold(repeats: int) -> dict[str, float]:
         kind: int(np.median([getattr(needs, kind) or 10**4 for needs in asked]))
         for kind in ("seeds", "photos")
     }
-    figures = {
+    figures: dict[str, float] = {
         f"asked for, with {photos} photos and {seeds} seeds: {k}": n for k, n in more.items()
     }
     for kind, counts in (

@@ -16,7 +16,6 @@ import torch
 import uvicorn
 from hypothesis import settings
 from PIL import Image
-from starlette.applications import Starlette
 
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
@@ -207,10 +206,10 @@ def make_run() -> Callable[..., RunWriter]:
 
 
 @contextmanager
-def serving(app) -> Iterator[int]:
-    """A real server in a thread of its own; its port."""
-    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+def serving(app, port: int = 0) -> Iterator[int]:
+    """A real server in a thread of its own; its port, any that is free unless given."""
+    config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
+    server = app.state.server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     end = time.monotonic() + 30
@@ -227,7 +226,7 @@ def serving(app) -> Iterator[int]:
 
 
 @pytest.fixture(name="serving")
-def _serving() -> Callable[[Starlette], AbstractContextManager[int]]:
+def _serving() -> Callable[..., AbstractContextManager[int]]:
     return serving
 
 

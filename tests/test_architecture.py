@@ -23,6 +23,7 @@ LAYERS = tuple(
     f"layers.{name}"
     for name in (
         *("hub", "weights", "cut", "backbone", "activation", "hashing", "operators", "spectrum"),
+        "dropout",
         *("bilinear", "maclaurin", "gram", "cross_gram", "positions", "sketch", "pooling", "model"),
         "depthwise",
     )
@@ -40,7 +41,7 @@ TRAINING = tuple(
     f"training.{name}"
     for name in (
         *("world", "optim", "loss", "nonfinite", "memory", "stage", "features"),
-        *("heads", "many_heads", "exact", "checkpoint", "average", "observe"),
+        *("heads", "dual_heads", "many_heads", "exact", "checkpoint", "average", "observe"),
         "lr_range",
     )
 )
@@ -65,8 +66,10 @@ L3 = (
     "steps",
     "exact_stage",
     "forecast",
+    "rehearsed",
     "train",
     "resume",
+    "dashboards",
     "evaluate",
     "contact_sheet",
     "head_run",
@@ -86,7 +89,7 @@ DIAGNOSIS = tuple(
     for name in (
         *("finding", "curve", "evidence", "before_training", "divergence", "stability", "fit"),
         *("confidence", "budget", "schedule", "stages", "data", "study_evidence", "search"),
-        *("comparisons", "diagnose", "advice"),
+        *("comparisons", "gathered", "diagnose", "advice", "study_advice"),
     )
 )
 CHARTS = tuple(
@@ -100,7 +103,7 @@ REPORT = tuple(
     f"report.{name}"
     for name in (
         *("page", "sentences", "thumbnails", "looks", "evidence", "diagnosed", "cells"),
-        *("runs", "summary", "content", "assets", "render", "pictures"),
+        *("runs", "rehearsed", "content", "assets", "render", "pictures"),
     )
 )
 L4 = ("language", *DIAGNOSIS, *CHARTS, *REPORT)
@@ -111,6 +114,7 @@ L5 = (
         "questions",
         "demo",
         "cli_study",
+        "cli_train",
         "cli_cache",
         "cli_diagnose",
         "rehearsal_report",

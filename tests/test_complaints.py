@@ -7,7 +7,6 @@ B1 to B10, B18, B20 to B29, B34 and B35 are the complaints about data and traini
 import ast
 import json
 from collections import Counter
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,7 @@ from safetensors import safe_open
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import WeightsError
 from fieldmark.inputs import FrozenInputs, PhotoInputs
-from fieldmark.ledger import BEST, CHECKPOINT
+from fieldmark.ledger import BEST, CHECKPOINT, Silent
 from fieldmark.predict import Predictor
 from fieldmark.recipe import Recipe
 from fieldmark.steps import StageSteps
@@ -144,15 +143,12 @@ stages:
 """
 
 
-class Told:
+class Told(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def say(self, line: str) -> None:
         self.lines.append(line)
-
-    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        pass
 
 
 @cache

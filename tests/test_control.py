@@ -11,6 +11,7 @@ from PIL import Image
 
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import TrainingError
+from fieldmark.ledger import Silent
 from fieldmark.recipe import Recipe
 from fieldmark.resume import resume
 from fieldmark.studies import control
@@ -30,15 +31,12 @@ stages:
 ASKED_AT = 5  # steps: `progress` is told of each
 
 
-class Asker:
+class Asker(Silent):
     """Looks on, and asks for something at a step."""
 
     def __init__(self, folder: Path, wish: control.Wish | None = None) -> None:
         self.folder, self.wish = folder, wish
         self.steps: list[int] = []
-
-    def say(self, line: str) -> None:
-        pass
 
     def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         if task == "all":

@@ -5,7 +5,7 @@ Every kind of trouble is a file of its own, so a count or list that is off by on
 
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from PIL import Image
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import DataError
 from fieldmark.evaluate import evaluate_run
+from fieldmark.ledger import Silent
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run
 from fieldmark.train import train
@@ -97,15 +98,12 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-class Listener:
+class Listener(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def say(self, line: str) -> None:
         self.lines.append(line)
-
-    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        pass
 
 
 def put(path: Path, content: bytes) -> None:

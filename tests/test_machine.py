@@ -1,10 +1,11 @@
 """What computer this is: memory read from files as Linux writes them, cores, number types."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from fieldmark import machine
+from fieldmark import cli, machine
 from fieldmark.errors import SettingError
 from fieldmark.machine import available_memory
 
@@ -91,3 +92,15 @@ def test_processes_of_one_training_share_the_cores(monkeypatch: pytest.MonkeyPat
     assert machine.cores() == max(1, alone // 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000000")
     assert machine.cores() == 1
+
+
+def test_waits_are_shortened_before_torch_is_there_unless_the_user_chose(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    seen = []
+    monkeypatch.setattr(cli, "app", lambda: seen.append(os.environ["GOMP_SPINCOUNT"]))
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    cli.main()
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    cli.main()
+    assert seen == ["30000", "7"]

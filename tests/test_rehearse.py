@@ -16,8 +16,9 @@ from fieldmark.errors import RecipeError, SettingError
 from fieldmark.recipe import Recipe
 from fieldmark.rehearsal_report import sentences
 from fieldmark.rehearse import rehearse
+from fieldmark.studies.run import Run
 from fieldmark.throwaway import SHORT, Throwaway
-from fieldmark.train import prepare
+from fieldmark.train import prepare, settled, train
 from fieldmark.training.features import FeatureStore
 from fieldmark.trials import Silent
 
@@ -90,7 +91,7 @@ def test_the_record_is_what_others_read(whole, photos):
     record, folder = whole
     assert json.loads((folder / "rehearsal.json").read_text()) == record
     assert {path.name for path in folder.iterdir()} == {"rehearsal.json", "recipe.yaml"}
-    assert record["recipe_hash"] == check_text(RECIPE % photos, Recipe).hash()
+    assert record["recipe_hash"] == settled(check_text(RECIPE % photos, Recipe)).hash()
     assert list(record["range"]) == ["head", "all"]
     for found in record["range"].values():
         assert found["seeds"] == [0, 1]
@@ -102,6 +103,19 @@ def test_the_record_is_what_others_read(whole, photos):
     assert low < high
     assert f"Stage head: try lr {low:.2g} to {high:.2g}" in sentences(record)[2]
     assert f"Stage all (begun after {SHORT} steps of head): " in sentences(record)[3]
+
+
+def test_a_run_begun_later_holds_what_speaks_for_it(whole, photos, store, tmp_path):
+    record, folder = whole
+    for lr, holds in ((4, True), (2, False)):
+        changes = [f"stages.head.lr={lr}", "stages.head.length=1 epochs", "stages.all=null"]
+        recipe = check_text(RECIPE % photos, Recipe, changes)
+        given = {"store": store, "reporter": Silent(), "rehearsals": folder.parent}
+        run = train(recipe, tmp_path / f"run-{lr}", **given)
+        kept = json.loads((run.folder / "rehearsal.json").read_text())
+        assert kept["range"] == {"head": record["range"]["head"]}
+        assert kept["overfit"] == (record["overfit"] if holds else None)
+        assert Run(run.folder).status == "finished"
 
 
 def test_a_repeat_is_equal_bit_for_bit(whole, photos, store, tmp_path):
@@ -137,7 +151,7 @@ def test_a_rate_that_is_far_too_low_does_not_learn(photos, store, tmp_path):
     assert record["range"]["head"]["band"] is None
     told = sentences(record)
     assert "does NOT learn a few photos by heart" in told[0]
-    assert "no rate is given. Flat: the loss hardly falls" in told[2]
+    assert "no rate is given: flat: the loss hardly falls" in told[2]
 
 
 def test_a_rate_that_is_far_too_high_gives_no_band(photos, store, tmp_path):

@@ -26,7 +26,7 @@ data: {folder: photos, image_size: 32, resize_size: 36, mirror: true, cache: 0.0
 augment: {erase: 0.3, mixup: 1, cutmix: 1}
 backbone: {name: test_resnet, weights: none}
 pooling: {name: average}
-head: {signed_sqrt: false}
+head: {signed_sqrt: false, drop_rate: 0.3}
 threads: 1
 precision: float32
 stages:

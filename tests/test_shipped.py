@@ -1,12 +1,12 @@
 """The shipped recipes: they load, say what they are for, and give what they promise."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from fieldmark.errors import RecipeError
+from fieldmark.ledger import Silent
 from fieldmark.metrics import wilson_interval
 from fieldmark.recipe import Recipe
 from fieldmark.shipped import base_text, demo_studies, find_recipe, recipe_names, recipe_text
@@ -15,14 +15,6 @@ from fieldmark.train import train
 from fieldmark.training.features import FeatureStore
 
 CUB50 = Path(os.environ.get("FIELDMARK_CUB") or Path(__file__).parents[2] / "shared/data/cub50")
-
-
-class Silent:
-    def say(self, line: str) -> None:
-        pass
-
-    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        pass
 
 
 @pytest.mark.parametrize("name", recipe_names())

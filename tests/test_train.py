@@ -12,6 +12,7 @@ from fieldmark import machine
 from fieldmark.checked_yaml import check_text
 from fieldmark.data import transform
 from fieldmark.errors import DataError, RecipeError, SettingError, TrainingError
+from fieldmark.ledger import Silent
 from fieldmark.predict import Predictor
 from fieldmark.recipe import Recipe
 from fieldmark.steps import StageSteps
@@ -32,7 +33,7 @@ stages:
 """
 
 
-class Silent:
+class Listener(Silent):
     """Remembers what it is told."""
 
     def __init__(self) -> None:
@@ -51,11 +52,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares) -> Path:
 
 
 def run(
-    photos: Path, folder: Path, *overrides: str, open_test: bool = False, told: Silent | None = None
+    photos: Path,
+    folder: Path,
+    *overrides: str,
+    open_test: bool = False,
+    told: Listener | None = None,
 ) -> Run:
     recipe = check_text(RECIPE % photos, Recipe, overrides)
     store = FeatureStore(folder.parent / "features")
-    return train(recipe, folder, store=store, reporter=told or Silent(), open_test=open_test)
+    return train(recipe, folder, store=store, reporter=told or Listener(), open_test=open_test)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +218,7 @@ def test_training_on_all_photos_has_no_val(photos: Path, tmp_path: Path):
 
 
 def test_a_rate_far_too_high_stops_the_run_and_says_where(photos: Path, tmp_path: Path):
-    told = Silent()
+    told = Listener()
     with pytest.raises(TrainingError, match=r"became (nan|inf) at step \d+.*amber|olive|teal"):
         run(photos, tmp_path / "a", "stages.all.lr=1e30", "stages.all.momentum=0", told=told)
     failed = Run(tmp_path / "a")
@@ -283,7 +288,7 @@ def test_a_weight_for_no_class_stops_before_training(photos: Path, tmp_path: Pat
 
 
 def test_a_stage_stops_when_val_no_longer_gains(photos: Path, tmp_path: Path):
-    told = Silent()
+    told = Listener()
     found = run(
         photos,
         tmp_path / "a",

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.errors import SettingError
-from fieldmark.report.summary import run_row
 from fieldmark.studies import control
 from fieldmark.studies.catalog import Catalog, StudySummary
 from fieldmark.studies.run import RunWriter
@@ -77,7 +76,6 @@ def test_a_run_ended_by_a_pruner_is_shown_as_such(tmp_path):
     _run(tmp_path / "toy-1", [0.25, 0.5]).fail("it had fallen behind", status="pruned")
     (line,) = [line for line in _shown(tmp_path).splitlines() if "toy-1" in line]
     assert line.split()[1] == "pruned"
-    assert run_row(tmp_path, "toy-1").state == "pruned"
 
 
 def test_it_says_who_paused_a_run_and_why_one_failed(tmp_path):

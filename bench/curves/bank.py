@@ -25,6 +25,7 @@ from curves.settings import DECAYS, GENTLE_DECAYS, GENTLE_RATES, RATES, Setting,
 from fieldmark import build, durable
 from fieldmark.errors import FieldmarkError
 from fieldmark.layers.backbone import Backbone, make_backbone
+from fieldmark.ledger import Silent
 from fieldmark.recipe import Recipe
 from fieldmark.studies.design import Design
 from fieldmark.studies.executor import work
@@ -33,7 +34,7 @@ from fieldmark.studies.study import Study
 from fieldmark.studies.trial import Outcome, Trial
 from fieldmark.train import Training, train
 from fieldmark.training.features import FeatureStore
-from fieldmark.trials import Silent, run_trials
+from fieldmark.trials import run_trials
 
 SETTINGS = 20  # of each split: every fault is planted in half of them
 FROM_GRID, BY_ITSELF = 4, 2  # healthy runs of a setting, at most

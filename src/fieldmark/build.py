@@ -43,6 +43,9 @@ class Task:
     """Everything one training works on.
 
     Attributes:
+        model: On the processor, but while a stage trains its backbone on a GPU.
+        dtype: What the backbone computes in.
+        device: What it computes on.
         skipped: Training photos left out because they can't be read.
         notes: What a person should know of the photos and their split, one line each.
     """
@@ -54,6 +57,7 @@ class Task:
     eval_view: View
     model: Model
     dtype: torch.dtype
+    device: torch.device
     skipped: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -72,7 +76,7 @@ def build(recipe: Recipe) -> Task:
         SettingError: a key's value does not fit the others.
     """
     photos, split = read_data(recipe.data)
-    backbone = _make_backbone(recipe)
+    backbone, device = _make_backbone(recipe), machine.device_of(recipe.device)
     return Task(
         recipe=recipe,
         photos=photos,
@@ -80,7 +84,8 @@ def build(recipe: Recipe) -> Task:
         train_view=_view(recipe, backbone),
         eval_view=_view(recipe, backbone).eval(),
         model=make_model(recipe, backbone, classes=len(photos.class_names)),
-        dtype=machine.fast_dtype(recipe.precision),
+        dtype=machine.fast_dtype(recipe.precision, device.type),
+        device=device,
         notes=_notes(photos, split),
     )
 
@@ -158,8 +163,8 @@ def features_key(task: Task, number: int = 0) -> str:
     """Name of the way this task's frozen feature maps come about, as `backbone@level@336px@hash`.
 
     View number 0 is the eval view, those after it are drawn from the train view. Two tasks share
-    maps only if weights, level, preprocessing, number type, thread count and the versions of the
-    code that computes are all equal.
+    maps only if weights, level, preprocessing, number type, hardware, thread count and the versions
+    of the code that computes are all equal.
     """
     versions = machine.describe()
     parts = {
@@ -173,6 +178,8 @@ def features_key(task: Task, number: int = 0) -> str:
         "threads": torch.get_num_threads(),
         **{name: versions[name] for name in ("fieldmark", "torch", "torchvision", "cpu")},
     }
+    if task.device.type != "cpu":
+        parts["device"] = torch.cuda.get_device_name(task.device)
     if number:
         parts |= {"view": task.train_view.to_dict(), "number": number}
     shown = (parts["backbone"], parts["level"], f"{task.eval_view.image_size}px")

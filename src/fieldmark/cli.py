@@ -3,24 +3,22 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from fieldmark import machine
 from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_report import report
 from fieldmark.cli_serve import serve, watch
 from fieldmark.cli_study import Overrides, study_app
+from fieldmark.cli_train import train, train_by_name, train_recipe
 from fieldmark.errors import FieldmarkError, RecipeError, SettingError
 from fieldmark.terminal import Format, console, example, next_folder
-
-if TYPE_CHECKING:
-    from fieldmark.recipe import Recipe
-    from fieldmark.studies.run import Run
 
 TUNE, LOOK, DATA = "Tune a classifier", "Look at results", "Data and recipes"
 
@@ -58,39 +56,14 @@ def demo(
     photos = folder / "photos"
     console.print(f"Drawing the toy field guide into {photos} …", highlight=False)
     write_toy(photos)
-    _train("toy", [f"data.folder={photos}"], next_folder(folder, "run"))
+    train_by_name("toy", [f"data.folder={photos}"], next_folder(folder, "run"))
     ask(console, folder, photos)
 
 
-@app.command(
+app.command(
     rich_help_panel=TUNE,
     epilog=example("fieldmark train my-recipe.yaml seed=1 stages.all.lr=0.001"),
-)
-def train(
-    recipe: Annotated[
-        str | None, typer.Argument(help="A recipe file, or a shipped recipe's name.")
-    ] = None,
-    overrides: Overrides = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder; runs/NAME-1, -2, … unless given.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Leave out the stages after this one.")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with this interrupted run instead.")
-    ] = None,
-    open_test: Annotated[
-        bool, typer.Option("--open-test", help="Measure on test at the end. Counted.")
-    ] = False,
-) -> None:
-    """Train a recipe into a run folder, or go on with an interrupted run."""
-    if (recipe is None) == (resume is None):
-        raise RecipeError("Give a recipe to train, or --resume RUN to go on with a run.")
-    if resume is not None:
-        if overrides or out or until:
-            raise RecipeError("A resumed run keeps its recipe and folder; give --resume alone.")
-        _resume(resume, open_test=open_test)
-    elif recipe is not None:
-        _train(recipe, overrides or [], out, until=until, open_test=open_test)
+)(train)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("fieldmark predict runs/toy-1 photo.jpg --top 3"))
@@ -182,7 +155,7 @@ def refit(
     from fieldmark.evaluate import refit_recipe
 
     recipe = refit_recipe(run)
-    _train_recipe(recipe, out or next_folder(Path("runs"), recipe.name), open_test=False)
+    train_recipe(recipe, out or next_folder(Path("runs"), recipe.name))
 
 
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark inspect toy data.folder=photos"))
@@ -239,66 +212,6 @@ def toy(
     console.print(f"Drew {folder}. Train on it with: fieldmark train toy data.folder={folder}")
 
 
-def _train(
-    name: str,
-    overrides: list[str],
-    folder: Path | None,
-    *,
-    until: str | None = None,
-    open_test: bool = False,
-) -> None:
-    from fieldmark.shipped import find_recipe
-
-    recipe = find_recipe(name, overrides)  # its mistakes are told before torch is loaded
-    recipe = recipe.until(until) if until else recipe
-    folder = folder or next_folder(Path("runs"), recipe.name)
-    _train_recipe(recipe, folder, open_test=open_test)
-
-
-def _train_recipe(recipe: "Recipe", folder: Path, *, open_test: bool) -> None:
-    from fieldmark.terminal import Screen
-    from fieldmark.train import train as train_recipe
-    from fieldmark.training.features import FeatureStore, cache_folder
-
-    with Screen(console) as screen:
-        run = train_recipe(
-            recipe,
-            folder,
-            store=FeatureStore(cache_folder()),
-            reporter=screen,
-            open_test=open_test,
-        )
-    _show(run)
-
-
-def _resume(folder: Path, *, open_test: bool) -> None:
-    from fieldmark.resume import resume as resume_run
-    from fieldmark.terminal import Screen
-    from fieldmark.training.features import FeatureStore, cache_folder
-
-    with Screen(console) as screen:
-        store = FeatureStore(cache_folder())
-        run = resume_run(folder, store=store, reporter=screen, open_test=open_test)
-    _show(run)
-
-
-def _show(run: "Run") -> None:
-    from fieldmark.charts.curves_drawing import training_chart
-    from fieldmark.charts.picture import save_chart
-    from fieldmark.diagnosis_report import run_diagnosis
-    from fieldmark.terminal import stage_table
-    from fieldmark.training.world import world
-
-    if not world().leads:
-        return
-    console.print(stage_table(run))
-    curves = run.folder / "curves.png"
-    for warning in save_chart(training_chart(run), curves):
-        console.print(warning, highlight=False)
-    console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
-    console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
-
-
 def _list_recipes(how: Format) -> None:
     from fieldmark import checked_yaml
     from fieldmark.recipe import Recipe
@@ -323,6 +236,7 @@ def _list_recipes(how: Format) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 1, not a traceback."""
+    machine.shorten_waits()
     try:
         app()
     except (FieldmarkError, OSError) as error:  # OSError: a full disk, a folder not ours

@@ -25,11 +25,11 @@ def rehearse(
 
     found = find_recipe(recipe, overrides or [])  # its mistakes are told before torch is loaded
     from fieldmark.rehearsal_report import show
-    from fieldmark.rehearse import RECORD
     from fieldmark.rehearse import rehearse as rehearse_recipe
+    from fieldmark.rehearsed import RECORD, REHEARSALS
     from fieldmark.training.features import FeatureStore, cache_folder
 
-    folder = out or next_folder(Path("rehearsals"), found.name)
+    folder = out or next_folder(REHEARSALS, found.name)
     store = FeatureStore(cache_folder())
     with Screen(console) as screen:
         record = rehearse_recipe(

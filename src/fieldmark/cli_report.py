@@ -10,7 +10,7 @@ from fieldmark.terminal import console
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A study, a run, or a folder of them.")],
+    folder: Annotated[Path, typer.Argument(help="A study, a run, a rehearsal, or a folder.")],
     out: Annotated[
         Path | None, typer.Option(help="The page; FOLDER/report.html unless given.")
     ] = None,

@@ -8,9 +8,16 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from fieldmark.diagnosis.advice import Experiment, next_experiments, next_experiments_of_study
-from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study, firing
+from fieldmark.diagnosis.advice import Experiment, next_experiments
+from fieldmark.diagnosis.diagnose import (
+    best_run,
+    diagnose_run,
+    diagnose_study,
+    firing,
+    rest_of,
+)
 from fieldmark.diagnosis.finding import Finding, Severity
+from fieldmark.diagnosis.study_advice import next_experiments_of_study
 from fieldmark.studies.compare import compare_stages
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import Study
@@ -24,6 +31,7 @@ def diagnose(
     console: Console, folder: Path, rehearsal: Path | None, how: Format, *, everything: bool
 ) -> None:
     """Print what is wrong with the run or the study in a folder."""
+    best, of_best = None, list[Finding]()
     if (folder / MANIFEST).is_file() or not (folder / "journal.jsonl").is_file():
         run = Run(folder)
         findings = diagnose_run(run, rehearsal)
@@ -32,11 +40,18 @@ def diagnose(
         study = Study.open(folder)
         findings = diagnose_study(study)
         experiments = next_experiments_of_study(study, findings)
+        best = best_run(study)
+        of_best = rest_of(best, findings) if best else []
     if how != "table":
+        findings += of_best
         chosen = findings if everything else firing(findings)
         listing(console, [row_of(finding) for finding in chosen], title="", how=how)
         return
     show(console, findings, experiments, everything=everything)
+    if best:
+        name = best.folder.relative_to(folder)
+        console.print(f"\n[bold]The best cell's first run[/bold], {name}", highlight=False)
+        show(console, of_best, [], everything=everything)
 
 
 def show(
@@ -123,7 +138,7 @@ def study_diagnosis(study: Study) -> str:
 
 def row_of(finding: Finding) -> dict[str, object]:
     """A finding as one flat row."""
-    place = finding.place
+    place, among = finding.place, finding.among
     return {
         "check": finding.check,
         "rule": finding.rule,
@@ -134,6 +149,9 @@ def row_of(finding: Finding) -> dict[str, object]:
         "advice": finding.advice,
         "refuted_by": finding.refuted_by,
         "why_not": finding.why_not,
+        "cells": among.cells if among else None,
+        "runs": among.runs if among else None,
+        "settings": among.settings if among else None,
         "stage": place.stage if place else None,
         "first_step": place.first_step if place else None,
         "last_step": place.last_step if place else None,

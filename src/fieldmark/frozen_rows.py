@@ -47,7 +47,8 @@ def frozen_rows(
     passes = passes or Passes()
 
     def compute(positions: list[int]) -> Iterator[tuple[list[int], Tensor]]:
-        eyes = frozen_copy(task.model.backbone, task.dtype)  # not where all maps are there
+        # Not where all maps are there.
+        eyes = frozen_copy(task.model.backbone, task.dtype).to(task.device)
         return frozen_maps(eyes, view, photos, positions, task.dtype, passes, number)
 
     view = task.train_view if number else task.eval_view

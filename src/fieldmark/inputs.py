@@ -41,6 +41,10 @@ class StageInputs(Protocol):
         """From the inputs of a batch to logits (B, K)."""
 
     @property
+    def device(self) -> torch.device:
+        """Where its batches are, and the model has to be."""
+
+    @property
     def world(self) -> World:
         """The processes that share each batch."""
 
@@ -60,13 +64,18 @@ def make_inputs(
     say: Callable[[str], None],
     views: int = 1,
 ) -> StageInputs:
-    """Features of so many views where the whole backbone is frozen, else photos."""
+    """Features of so many views where the whole backbone is frozen, else photos.
+
+    The model goes to where these are.
+    """
     passes = Passes(None, say)
     prefix, suffix = split_frozen(task.model)
     if len(prefix) == 0:
         with world().leader_first():
             resized = _resized(task, store.folder / RESIZED, progress)
+        task.model.to(task.device)
         return PhotoInputs(task, resized, world(), passes)
+    task.model.cpu()
     return FrozenInputs(task, store, prefix[1:], suffix, progress, passes, views)
 
 
@@ -154,6 +163,7 @@ class PhotoInputs:
         self.world = world
         self._passes = passes
         self._task = task
+        self.device = task.device
         self._photos = task.part("train")
         self._resized = resized
         self._mixing = Mixing(task.recipe.augment.mixup, task.recipe.augment.cutmix)
@@ -162,7 +172,8 @@ class PhotoInputs:
     def network(self, images: Tensor) -> Tensor:
         """Logits (B, K), the backbone in the task's number type over float32 weights."""
         lower = self._task.dtype != torch.float32
-        with torch.autocast("cpu", dtype=self._task.dtype, enabled=lower), QuickDepthwise():
+        kind = self.device.type
+        with torch.autocast(kind, dtype=self._task.dtype, enabled=lower), QuickDepthwise():
             return cast("Tensor", self._task.model(images))
 
     def epoch(
@@ -185,7 +196,8 @@ class PhotoInputs:
             part=self._part,
         )
         for number, batch in enumerate(loaded, start=first):
-            images, labels = view.normalize(batch.images, torch.float32), batch.labels
+            images = view.normalize(batch.images.to(self.device), torch.float32)
+            labels = batch.labels.to(self.device)
             if self._mixing:
                 chance = Chance((seed, epoch, "batch", number))
                 images, labels = self._mixing.mix(images, labels, classes, chance)
@@ -217,6 +229,7 @@ class FrozenInputs:
     """
 
     world = ALONE
+    device = torch.device("cpu")
 
     def __init__(
         self,

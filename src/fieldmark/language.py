@@ -51,6 +51,28 @@ def duration(seconds: float) -> Said:
     return said("value.hours", hours=seconds / 3600)
 
 
+def counted(key: str, count: int) -> Said:
+    """So many of something; one of it has a sentence of its own."""
+    return said(f"{key}.one" if count == 1 else f"{key}.many", count=count)
+
+
+def axis_words(name: str) -> Said | str:
+    """A study's axis as a reader calls it, `image size`; its own name where there is no word."""
+    key = f"axes.{name}"
+    return said(key) if key in catalogue("en") else name
+
+
+def metric_words(key: str) -> Said | str:
+    """A metric as a reader calls it, `top-1 on val`; its own key where there is no word."""
+    split, _, name = key.partition("/")
+    if f"metrics.{name}" not in catalogue("en"):
+        return key
+    word = said(f"metrics.{name}")
+    if split == "out_of_fold":
+        return said("metrics.out_of_fold", name=word)
+    return said("metrics.on", name=word, split=split)
+
+
 class Words:
     """One language's catalogue.
 
@@ -78,6 +100,10 @@ class Words:
             return self.templates[key].format(**{k: self._plain(v) for k, v in given.items()})
         except KeyError as missing:
             raise SettingError(f"`{key}` in `{self.lang}` has no {missing}.") from None
+
+    def word(self, value: Said | str) -> str:
+        """A sentence in words, a name as it is."""
+        return str(self._plain(value))
 
     def term(self, value: Any) -> Any:
         """A word that stands for a number, such as `low`, in this language; all else as it is."""

@@ -37,6 +37,9 @@ class Reporter(Protocol):
     def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """How far `task` is."""
 
+    def record(self, metrics: Mapping[str, float], step: int) -> None:
+        """What was measured after so many steps of all stages."""
+
 
 class Silent:
     """A reporter that keeps to itself."""
@@ -45,6 +48,9 @@ class Silent:
         """Nothing."""
 
     def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def record(self, metrics: Mapping[str, float], step: int) -> None:
         """Nothing."""
 
 
@@ -115,6 +121,7 @@ class Ledger:
         self.at.latest |= metrics
         self.writer.record(metrics, step=self.at.step, stage=stage.name, epoch=self.at.epoch)
         self.at.records += 1
+        self.reporter.record(metrics, self.at.step)
 
     def record_running(
         self, stage: Stage, optimizer: Optimizer, observed: Mapping[str, float]

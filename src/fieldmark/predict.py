@@ -40,10 +40,10 @@ def frozen_maps(
     passes: Passes | None = None,
     number: int = 0,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (positions in `photos`, feature maps (n, C, H, W)) through a view.
+    """Yield (positions in `photos`, feature maps (n, C, H, W) on the processor) through a view.
 
     Args:
-        eyes: a `frozen_copy` of a backbone.
+        eyes: a `frozen_copy` of a backbone, on any device.
         view: an eval view, or one whose chance depends on the photo and `number` alone.
         photos: read from disk as they are needed.
         positions: which of them, in the order wanted.
@@ -51,18 +51,24 @@ def frozen_maps(
         passes: how many photos memory has room for at once, where that is not all of a batch.
         number: which of a random view's many.
     """
-    passes = passes or Passes()
+    passes, device = passes or Passes(), next(eyes.parameters()).device
+
+    def look(part: Tensor) -> Tensor:
+        maps: Tensor = eyes(view.normalize(part.to(device), dtype)).cpu()
+        return maps
+
     groups = batches(list(positions), EVAL_BATCH)
     loaded = load_batches(photos, view, groups, seed=0, epoch=number, workers=machine.cores())
     for batch in loaded:
         with torch.inference_mode():  # not around the yield: it would reach whoever iterates
-            maps = in_passes(lambda p: eyes(view.normalize(p, dtype)), batch.images, passes)
+            maps = in_passes(look, batch.images, passes)
         yield batch.indices.tolist(), maps
 
 
 def head_logits(model: Model, maps: Tensor) -> Tensor:
-    """Logits (B, K) of feature maps (B, C, H, W), in eval mode."""
-    return cast("Tensor", model.head(model.pooling(maps.float())))
+    """Logits (B, K) of feature maps (B, C, H, W), in eval mode, where the maps are."""
+    on_device = maps.to(next(model.head.parameters()).device).float()
+    return cast("Tensor", model.head(model.pooling(on_device))).to(maps.device)
 
 
 @contextmanager
@@ -127,8 +133,9 @@ class Predictor:
         self.recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
         self.class_names: tuple[str, ...] = tuple(run.class_names)
         self.view = View.from_dict(run.manifest["view"])
-        self.dtype = machine.fast_dtype(self.recipe.precision)
-        self.model = self._load(run.weights_path)
+        self.device = machine.device_of("auto")  # which need not be the one it was trained on
+        self.dtype = machine.fast_dtype(self.recipe.precision, self.device.type)
+        self.model = self._load(run.weights_path).to(self.device)
 
     def _load(self, path: Path) -> Model:
         backbone = make_backbone(
@@ -184,7 +191,8 @@ class Predictor:
         image = self.view.load(photo)  # (3, S, S)
         eyes = frozen_copy(self.model.backbone, self.dtype)
         with torch.inference_mode():
-            maps = eyes(self.view.normalize(image[None], self.dtype))  # (1, C, H, W)
+            image = self.view.normalize(image[None].to(self.device), self.dtype)
+            maps = eyes(image)  # (1, C, H, W)
             shares = head_logits(self.model, maps)[0].softmax(0)  # (K,)
         best = shares.topk(min(top, len(self.class_names)))
         found = zip(best.indices.tolist(), best.values.tolist(), strict=True)

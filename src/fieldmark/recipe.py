@@ -227,6 +227,8 @@ class Recipe(Section):
     """Type of feature maps; `auto` is bfloat16 where the hardware multiplies it."""
     threads: Count | None = None
     """Threads of tensor arithmetic; all cores unless given."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where photos go through the backbone; `auto` is the GPU where there is one."""
 
     @field_validator("stages")
     @classmethod
@@ -282,12 +284,12 @@ class Recipe(Section):
         """Equal for recipes that can share one pass over the photos: a frozen backbone's.
 
         They agree in everything that features come from: photos, their split and preprocessing,
-        backbone, precision and threads. A recipe that trains its backbone shares with none.
+        backbone, precision, threads and device. A recipe that trains its backbone shares with none.
         """
         if self.trains_backbone:
             return self.hash()
         content = self.model_dump(
-            mode="json", include={"data", "augment", "backbone", "precision", "threads"}
+            mode="json", include={"data", "augment", "backbone", "precision", "threads", "device"}
         )
         content |= self.data.contents()
         del content["data"]["train_fraction"]  # each photo's features are computed once

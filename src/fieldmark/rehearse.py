@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +23,13 @@ from fieldmark.ledger import Reporter
 from fieldmark.metrics import cross_entropy, top1
 from fieldmark.predict import evaluating
 from fieldmark.recipe import Recipe
+from fieldmark.rehearsed import RECORD, Record, alike
 from fieldmark.throwaway import SHORT, Throwaway
-from fieldmark.train import prepare
+from fieldmark.train import prepare, settled
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.lr_range import read_range, rising, smoothed
 from fieldmark.training.stage import Batch
 
-RECORD = "rehearsal.json"
 BY_HEART, BY_HEART_LOSS, BY_HEART_STEPS = 20, 0.05, 200
 LOOK_EVERY = 10  # steps, at the batch that is learned by heart
 BLANK_STEPS = 60
@@ -38,8 +37,6 @@ BLANK_STEPS = 60
 # features costs milliseconds, one through the backbone seconds.
 ON_FEATURES, ON_PHOTOS = (200, 1000.0), (80, 100.0)
 EXPLODED = 4.0  # times the loss at the start: nothing more is to be learned of a repeat
-
-Record = dict[str, Any]
 
 
 def rehearse(
@@ -71,6 +68,7 @@ def rehearse(
     if folder.is_dir() and any(folder.iterdir()):
         raise SettingError(f"`{folder}` is not empty. Name another folder.")
     began, started = durable.now(), time.perf_counter()
+    recipe = settled(recipe)
     task = prepare(recipe, store, reporter)
     found: Record = {}
     tests: dict[int, list[list[float]]] = {number: [] for number in numbers}
@@ -85,12 +83,12 @@ def rehearse(
             reporter.say(f"{name}: losses under a rising rate, seed {seed}")
             tests[number].append(losses_under_rising_rate(copy, number, reporter))
     found["range"] = {
-        recipe.stages[number].name: read_stage(recipe, number, each, repeats)
-        for number, repeats in tests.items()
+        recipe.stages[n].name: read_stage(recipe, n, each, repeats) for n, repeats in tests.items()
     }
     record = {
         "recipe": recipe.name,
         "recipe_hash": recipe.hash(),
+        "alike": {name: alike(recipe, name) for name in found["range"]},
         "stage": recipe.stages[numbers[0]].name,
         "classes": len(task.photos.class_names),
         **found,
@@ -201,6 +199,7 @@ def read_stage(
         "loss": [smoothed(losses)[:length].tolist() for losses in repeats],
         "raw": [list(losses) for losses in repeats],
         "band": list(found.band) if found.band else None,
+        "why": found.why,
         "reason": found.reason,
         "begins": [reading.begin for reading in found.readings],
         "lowest": [reading.lowest for reading in found.readings],

@@ -72,6 +72,9 @@ class Screen:
             self._tasks[task] = self._progress.add_task(task, total=total, shown="")
         self._progress.update(self._tasks[task], completed=done, total=total, shown=_shown(metrics))
 
+    def record(self, metrics: Mapping[str, float], step: int) -> None:
+        """Nothing: bars show the latest metrics."""
+
 
 def _shown(metrics: Mapping[str, float]) -> str:
     parts = [f"loss {metrics['train/loss']:.3f}"] if "train/loss" in metrics else []

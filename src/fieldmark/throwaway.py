@@ -67,6 +67,7 @@ class Throwaway:
             told = self._reporter
             photos = partial(_photos_told, told)
             self._inputs[number] = make_inputs(self.task, self._store, photos, told.say)
+        self.model.to(self._inputs[number].device)
         return self._inputs[number]
 
     def network(self, number: int) -> Callable[[Tensor], Tensor]:
@@ -102,12 +103,12 @@ class Throwaway:
 
     def blank(self, number: int) -> Tensor:
         """What stage `number` is fed of a photo that is nothing but zeros, (1, ...)."""
-        self.enter(number)
+        device = self.enter(number).device
         side = self.task.recipe.data.image_size
         prefix, _ = split_frozen(self.model)
         image = torch.zeros(1, 3, side, side)
         if len(prefix) == 0:
-            return image
+            return image.to(device)
         with torch.no_grad():
             eyes = frozen_copy(self.model.backbone, self.task.dtype)
             row: Tensor = prefix[1:](eyes(image.to(self.task.dtype)).float())

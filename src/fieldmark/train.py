@@ -23,6 +23,7 @@ from fieldmark.ledger import Ledger, Position, Reporter, Silent, keep_prediction
 from fieldmark.looked import keep_looks
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe, Stage
+from fieldmark.rehearsed import keep_what_holds
 from fieldmark.steps import StageSteps
 from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import WEIGHTS, Run, RunWriter
@@ -48,6 +49,7 @@ def train(
     open_test: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     watch: Watch | None = None,
+    rehearsals: Path | None = None,
 ) -> Run:
     """Train `recipe` into `folder` and return the finished run.
 
@@ -61,6 +63,7 @@ def train(
         open_test: measure the finished model on `test`, which is counted and reported.
         checkpoint_seconds: how much work an interruption may cost, at most.
         watch: is asked whether to end early, at each evaluation of the last stage.
+        rehearsals: where rehearsals lie; what holds of them for this recipe goes into the run.
 
     Raises:
         PrunedError: `watch` ended it; the run is marked so, with the reason.
@@ -69,6 +72,8 @@ def train(
     reporter = reporter if world().leads else Silent()
     task = prepare(settled(recipe), store, reporter, open_test=open_test)
     with begin(world().heard(folder), task) as writer:
+        if rehearsals and world().leads:
+            keep_what_holds(task.recipe, rehearsals, writer.folder)
         ledger = Ledger(writer, reporter, Position(), checkpoint_seconds=checkpoint_seconds)
         for note in task.notes:
             ledger.say(note)
@@ -77,9 +82,11 @@ def train(
 
 def settled(recipe: Recipe) -> Recipe:
     """The recipe with what `auto` means on this machine, for its numbers depend on that."""
-    precision = str(machine.fast_dtype(recipe.precision)).removeprefix("torch.")
+    device = machine.device_of(recipe.device).type
+    precision = str(machine.fast_dtype(recipe.precision, device)).removeprefix("torch.")
     threads = recipe.threads or machine.cores()
-    return recipe.model_copy(update={"precision": precision, "threads": threads})
+    found = {"precision": precision, "threads": threads, "device": device}
+    return recipe.model_copy(update=found)
 
 
 def prepare(
@@ -154,7 +161,8 @@ class Training:
 
     def foresee(self, stages: Sequence[Stage]) -> None:
         """Say how much memory each stage will take, and what to change where there is less."""
-        available = machine.available_memory()
+        on_gpu = self.task.device.type != "cpu"  # whose memory is another
+        available = None if on_gpu else machine.available_memory()
         for stage in stages:
             if found := forecast(self.task, stage, kept=are_kept(self.task, self.store)):
                 self.ledger.say(found.line(stage, available))
@@ -274,7 +282,7 @@ class Training:
             self.keep_predictions(inputs, split)
         if world().leads:
             run, view = Run(self.ledger.writer.folder), self.task.eval_view
-            keep_looks(run, self.model, view, self.task.part("val"), self.task.dtype)
+            keep_looks(run, self.model.cpu(), view, self.task.part("val"), self.task.dtype)
 
     def keep_predictions(
         self, inputs: StageInputs, split: SplitName, name: str | None = None
@@ -302,6 +310,7 @@ def run_manifest(task: Task) -> dict[str, Any]:
         "train_view": task.train_view.describe(),
         "backbone": task.model.backbone.origin,
         "precision": str(task.dtype).removeprefix("torch."),
+        "device": str(task.device),
         "threads": torch.get_num_threads(),
         "processes": world().size,
         "files": task.recipe.file_hashes(),

@@ -39,11 +39,11 @@ def run_trials(
     store = store or FeatureStore(cache_folder())
     reporter = reporter or Silent()
     trials = [replace(trial, recipe=settled(trial.recipe)) for trial in trials]
-    for group in _sharing(trials):
+    for group in sharing(trials):
         yield from _run_group(group, store, reporter)
 
 
-def _sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
+def sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials that can share a pass over the photos and are judged alike, together.
 
     Without folds, those on other fractions of train have a split of their own, and after the first
@@ -91,8 +91,7 @@ def shared_task(trial: Trial, store: FeatureStore, reporter: Reporter) -> Task:
     Raises:
         FieldmarkError: the photos or the recipe can't be used.
     """
-    recipe = _with_all_photos(trial.recipe) if trial.folds else trial.recipe
-    return prepare(recipe, store, reporter)
+    return prepare(shared_recipe(trial), store, reporter)
 
 
 def _run_alone(trial: Trial, store: FeatureStore, reporter: Reporter) -> Outcome:
@@ -129,7 +128,7 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
     """Train a run for each fold, and join what each says of the photos it was not trained on."""
     runs = [
         train(
-            _with_fold(trial.recipe, fold, folds),
+            with_fold(trial.recipe, fold, folds),
             trial.folder.with_name(f"{trial.folder.name}-fold-{fold}"),
             store=store,
             reporter=reporter,
@@ -155,13 +154,19 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
     return Outcome(trial.folder, "finished", metrics)
 
 
-def _with_all_photos(recipe: Recipe) -> Recipe:
-    """Folds are cut from all photos outside test, so that every fraction is judged on the same."""
-    data = recipe.data.model_copy(update={"train_fraction": 1.0})
-    return recipe.model_copy(update={"data": data})
+def shared_recipe(trial: Trial) -> Recipe:
+    """What trials that share a pass see of photos, as a recipe.
+
+    Folds are cut from all photos outside test, so that every fraction is judged on the same.
+    """
+    if not trial.folds:
+        return trial.recipe
+    data = trial.recipe.data.model_copy(update={"train_fraction": 1.0})
+    return trial.recipe.model_copy(update={"data": data})
 
 
-def _with_fold(recipe: Recipe, fold: int, folds: int) -> Recipe:
+def with_fold(recipe: Recipe, fold: int, folds: int) -> Recipe:
+    """The recipe of a training that leaves out one fold, and is judged by it."""
     data = recipe.data.model_copy(update={"split": "folds", "folds": folds, "fold": fold})
     return recipe.model_copy(update={"data": data})
 

@@ -3,11 +3,11 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, Route, expect, sync_playwright
-from starlette.applications import Starlette
 
 from fieldmark.server.app import create_app
 from fieldmark.studies.run import RunWriter
@@ -71,30 +71,66 @@ def folder(tmp_path: Path, make_run: Callable[..., RunWriter]) -> Path:
     return inside
 
 
-@pytest.fixture
-def app(folder: Path) -> Starlette:
-    app = create_app(
-        folder,
-        lambda photo: [("raven", 0.75), ("crow", 0.25)],
-        allow_control=True,
-        token="known",
-    )
-    app.state.feed.every = 0.1
-    return app
+class Server:
+    """A real server that can end, and come back at the same address."""
+
+    def __init__(self, folder: Path, serving: Callable[..., AbstractContextManager[int]]) -> None:
+        self.folder = folder
+        self._serving = serving
+        self._port = 0
+        self._open = ExitStack()
+
+    def start(self, token: str = "known", *, private: bool = False) -> None:
+        """Begin anew, as another process would."""
+        self.app = create_app(
+            self.folder,
+            lambda photo: [("raven", 0.75), ("crow", 0.25)],
+            allow_control=True,
+            token=token,
+            private=private,
+        )
+        self.app.state.feed.every = 0.1
+        self._port = self._open.enter_context(self._serving(self.app, self._port))
+
+    def stop(self) -> None:
+        """End, as by Ctrl-C."""
+        self._open.close()
+
+    def cut(self) -> None:
+        """Break every connection, as a router would that forgets them."""
+        for each in list(self.app.state.server.server_state.connections):
+            self.app.state.feed._loop.call_soon_threadsafe(each.transport.abort)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
 
 
 @pytest.fixture
-def address(app: Starlette, serving: Callable[..., object]) -> Iterator[str]:
+def server(folder: Path, serving: Callable[..., AbstractContextManager[int]]) -> Iterator[Server]:
+    started = Server(folder, serving)
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def address(server: Server) -> str:
     """Of a real server."""
-    with serving(app) as port:
-        yield f"http://127.0.0.1:{port}"
+    return server.address
+
+
+@pytest.fixture
+def excused() -> list[str]:
+    """Beginnings of what a browser itself will say of what a test does to its connection."""
+    return []
 
 
 OpenPage = Callable[..., Page]
 
 
 @pytest.fixture
-def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
+def open_page(chromium: Browser, address: str, excused: list[str]) -> Iterator[OpenPage]:
     """Opens a place in a window of its own; what goes wrong in any of them fails the test."""
     wrong: list[str] = []
     contexts = []
@@ -106,7 +142,9 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
         else:
             route.continue_()
 
-    def opened(place: str = "/", *, width: int = 1280, theme: str = "light") -> Page:
+    def opened(
+        place: str = "/", *, width: int = 1280, theme: str = "light", clock: bool = False
+    ) -> Page:
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme, locale="en-GB"
         )
@@ -116,6 +154,8 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
+        if clock:
+            page.clock.install()
         joined = f"{address}{place}{'&' if '?' in place else '?'}token=known"
         page.goto(joined)
         return page
@@ -123,7 +163,7 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
     yield opened
     for context in contexts:
         context.close()
-    assert not wrong
+    assert not [said for said in wrong if not said.startswith(tuple(excused))]
 
 
 @pytest.fixture

@@ -202,6 +202,7 @@ def test_a_hostile_name_runs_nothing(open_page, folder, make_run):
 
 def test_a_photo_is_named(open_page):
     page = open_page("/predict")
+    expect(page.locator("#preview")).to_be_hidden()
     dot = bytes.fromhex(
         "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
         "0000000c49444154789c63606060000000040001f61738550000000049454e44ae426082"

@@ -58,7 +58,8 @@ def test_an_axis_shows_its_mean_and_the_best_over_all_other_axes():
 def test_a_forest_is_in_points_of_top1():
     seen = Verdict("real", -0.03, -0.05, -0.01, 0.01, "recipes", 100, (2, 2), 0.01)
     data = forest_data([("a to b", seen)])
-    assert data.rows.rows() == [("a to b", -3.0, -5.0, -1.0, "real")]
+    assert data.labels == ("a to b",)
+    assert data.rows.rows() == [(-3.0, -5.0, -1.0, "real")]
     assert data.care == 1.0
 
 

@@ -13,6 +13,7 @@ from fieldmark.build import build
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import TrainingError
 from fieldmark.layers.pooling import make_pooling
+from fieldmark.ledger import Silent
 from fieldmark.predict import Predictor
 from fieldmark.recipe import Recipe
 from fieldmark.resume import resume
@@ -33,7 +34,7 @@ ONE_STAGE = "stages=[{name: head, train: head, lr: 1, length: 3 steps, batch_siz
 COLOURS = {"amber": (220, 150, 40), "teal": (30, 120, 120)}
 
 
-class Silent:
+class Listener(Silent):
     """Is told everything, and stops where it is asked to."""
 
     def __init__(self, stop: tuple[str, int] | None = None) -> None:
@@ -64,12 +65,12 @@ def load(photos: Path, *overrides: str) -> Recipe:
     return check_text(RECIPE % photos, Recipe, overrides)
 
 
-def run(photos: Path, folder: Path, *overrides: str, told: Silent | None = None) -> Run:
+def run(photos: Path, folder: Path, *overrides: str, told: Listener | None = None) -> Run:
     return train(
         load(photos, *overrides),
         folder,
         store=FeatureStore(folder.parent / "features"),
-        reporter=told or Silent(),
+        reporter=told or Listener(),
         checkpoint_seconds=0,
     )
 
@@ -93,9 +94,9 @@ def test_a_stage_goes_on_after_an_interruption_as_if_there_was_none(
     """B4: after a resume the backbone is frozen again, or parameter groups do not fit."""
     whole = run(photos, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(photos, tmp_path / "cut", told=Silent(stop))
+        run(photos, tmp_path / "cut", told=Listener(stop))
     store = FeatureStore(tmp_path / "features")
-    found = resume(tmp_path / "cut", store=store, reporter=Silent(), checkpoint_seconds=0)
+    found = resume(tmp_path / "cut", store=store, reporter=Listener(), checkpoint_seconds=0)
     ours, theirs = load_file(found.weights_path), load_file(whole.weights_path)
     assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
     assert list(found.series("train/loss")[1]) == list(whole.series("train/loss")[1])
@@ -105,7 +106,7 @@ def test_the_second_stage_begins_where_the_first_ended_or_not_at_all(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """B5: the second stage falls to chance, because it does not start from the first's weights."""
-    told = Silent()
+    told = Listener()
     run(photos, tmp_path / "a", "stages.0.length=6 epochs", told=told)
     assert any(line.strip().startswith("hand-over: val top-1") for line in told.lines)
     enter = Training.enter

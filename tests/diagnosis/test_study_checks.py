@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fieldmark.diagnosis.advice import next_experiments_of_study, study_command
 from fieldmark.diagnosis.diagnose import STUDY_CHECKS, diagnose_study, firing
 from fieldmark.diagnosis.finding import Finding
+from fieldmark.diagnosis.study_advice import next_experiments_of_study, study_command
 from fieldmark.diagnosis.study_evidence import StudyEvidence
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter

@@ -1,5 +1,6 @@
 """The page in a real browser, off the network: drawn under its own policy, at any width."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,12 +77,19 @@ def test_the_colours_follow_the_theme(opened):
     assert (paper < ink) == dark  # '#18…' on dark, '#FF…' on light
 
 
-def test_hovering_shows_the_number(opened):
-    cell = opened.locator("#chart-heat .plot path[aria-roledescription]").first
-    cell.hover(force=True)
+def test_hovering_shows_the_number_in_every_chart(opened):
     told = opened.locator("#vg-tooltip-element.visible")
-    told.wait_for()
-    assert "%" in told.inner_text()
+    for figure in opened.locator("figure.chart").all():
+        figure.scroll_into_view_if_needed()
+        opened.mouse.move(0, 0)
+        playwright.expect(told).to_have_count(0)
+        marks = figure.locator(".plot svg [role='graphics-symbol'], .plot svg .mark-symbol path")
+        for mark in marks.all()[::3]:
+            box = mark.bounding_box()
+            opened.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            if told.count():
+                break
+        assert re.search(r"\d", told.inner_text()), figure.get_attribute("id")
 
 
 def test_printed_every_chart_is_there(opened):
@@ -90,3 +98,5 @@ def test_printed_every_chart_is_there(opened):
     assert opened.locator("nav").is_hidden()
     background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == "rgb(255, 255, 255)"
+    opened.set_viewport_size({"width": 690, "height": 990})  # of A4 between its margins
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 690

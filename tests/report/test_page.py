@@ -4,6 +4,7 @@ import html
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,14 +14,21 @@ from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.errors import RecordError, SettingError
-from fieldmark.language import LANGUAGES
-from fieldmark.report import summary
-from fieldmark.report.content import folder_page, page_of, run_page, study_page
+from fieldmark.language import LANGUAGES, Words
+from fieldmark.metrics import wilson_interval
+from fieldmark.report.content import (
+    folder_page,
+    overview,
+    page_of,
+    run_page,
+    state_of_all,
+    study_page,
+)
 from fieldmark.report.page import Thumbnail
 from fieldmark.report.render import environment, render
-from fieldmark.report.summary import run_row
+from fieldmark.studies.catalog import Catalog, StudySummary
 from fieldmark.studies.design import Design
-from fieldmark.studies.run import Run, RunWriter
+from fieldmark.studies.run import Run
 from fieldmark.studies.study import Study
 
 OF_A_STUDY = (
@@ -84,38 +92,55 @@ def test_a_study_that_has_not_begun_has_a_page(tmp_path, photos):
 
 def test_a_folder_lists_its_runs_and_studies(study):
     home = study.folder.parents[1]
-    (runs,) = folder_page(home).sections
-    assert [row.name for row in runs.rows] == ["runs/one"]
-    assert [row.name for row in runs.studies] == ["studies/sizes"]
-    assert runs.rows[0].value == Run(home / "runs" / "one").series("val/top1")[1][-1]
-    assert len(runs.rows[0].curve) == 5
-    best = max(study.objective(cell) for cell in study.cells)
-    assert runs.studies[0].value == best
-    assert page_of(home).kind == "folder"
+    page = page_of(home)
+    studies, runs = page.sections
+    assert [row.place for row in runs.rows] == ["runs/one"]  # those of cells are the study's own
+    assert [row.place for row in studies.rows] == ["studies/sizes"]
+    assert runs.rows[0].top1 == Run(home / "runs" / "one").series("val/top1")[1][-1]
+    assert (runs.best, len(runs.rows[0].curve)) == ("runs/one", 5)
+    assert studies.rows[0].best == max(study.objective(cell) for cell in study.cells)
+    assert (page.kind, page.state, page.progress) == ("folder", "finished", (2, 2))
+    told = Words("en")(page.answer[0])
+    assert told.startswith("1 run and 1 study; the best run is runs/one, with ")
+    html = render(page)
+    assert "Does &lt;b&gt;size&lt;/b&gt; matter" in html
+    low, high = wilson_interval(runs.rows[0].top1, 60)
+    assert f"{low:.1%} – {high:.1%}" in html
 
 
-def test_a_damaged_run_is_listed_with_the_reason(tmp_path, run):
-    (run.folder / "manifest.json").write_text("{}")
-    (runs,) = folder_page(tmp_path).sections
-    assert runs.rows[0].state == "failed"
-    assert "`started`" in runs.rows[0].reason
+@pytest.mark.parametrize(
+    ("runs", "studies", "told"),
+    [(0, 0, "There is no run and no study here yet."), (2, 0, "2 runs."), (0, 1, "1 study.")],
+)
+def test_what_is_not_there_is_not_counted(run, runs, studies, told):
+    catalog = Catalog(run.folder)
+    catalog.look()
+    seen, each = catalog.seen(), replace(catalog.runs["."], status="failed")
+    seen = replace(seen, runs={f"{n}": replace(each, place=f"{n}") for n in range(runs)})
+    study = StudySummary("s", "?", "val/top1", {}, None, None, None)
+    seen = replace(seen, studies={f"{n}": study for n in range(studies)})
+    assert Words("en")(overview(seen).answer[0]) == told
 
 
-def test_a_run_is_read_again_only_where_it_changed(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
-    read = []
-    monkeypatch.setattr(summary, "run_row", lambda *a: read.append(a[1]) or run_row(*a))
-    first, again = (summary.RunRows(tmp_path).rows(["runs/one"]) for _ in range(2))
-    assert read == ["runs/one"]
-    assert again == first == [run_row(tmp_path, "runs/one")]
-    with RunWriter.open(run.folder) as writer:
-        writer.record({"val/top1": 0.25}, step=60, stage="head")
-    (changed,) = summary.RunRows(tmp_path).rows(["runs/one"])
-    assert len(read) == 2
-    assert changed.value == 0.25
-    (tmp_path / "cache" / "page").rename(tmp_path / "gone")
-    (tmp_path / "cache" / "page").write_text("in the way")
-    assert summary.RunRows(tmp_path).rows(["runs/one"]) == [changed]
+def test_a_damaged_run_is_told_with_the_reason(tmp_path, run):
+    (run.folder / "manifest.json").write_text('{"format": 1}')
+    page = folder_page(tmp_path)
+    assert Words("en")(page.answer[1]) == "runs/one can't be read: its records lack 'started'"
+
+
+@pytest.mark.parametrize(
+    ("states", "done", "expected"),
+    [
+        ((), True, "waiting"),
+        (("finished", "failed"), True, "finished"),
+        (("finished", "pruned"), True, "finished"),  # of a study whose pruner did its work
+        (("failed", "pruned"), True, "failed"),
+        (("finished", "waiting"), False, "waiting"),
+        (("waiting", "running", "failed"), False, "running"),
+    ],
+)
+def test_several_states_come_to_one(states, done, expected):
+    assert state_of_all(states, done=done) == expected
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from tests.report.conftest import NAMES
 from tests.report.test_page import Reader
 
 from fieldmark.diagnosis.diagnose import RUN_CHECKS, STUDY_CHECKS
-from fieldmark.diagnosis.finding import REASONS, Check, Finding, Texts, fires, unknown
+from fieldmark.diagnosis.finding import AMONG, REASONS, Check, Finding, Texts, fires, unknown
 from fieldmark.errors import SettingError
 from fieldmark.language import Words, catalogue, duration, isolated, said
 from fieldmark.report.content import run_page
@@ -41,6 +41,7 @@ def test_chinese_has_every_key_of_english_and_of_the_checks():
         texts = {f.name: getattr(check.texts, f.name) for f in dataclasses.fields(Texts)}
         english |= {f"checks.{check.name}.{part}": text for part, text in texts.items()}
     english |= {f"reasons.{name}": text for name, text in REASONS.items()}
+    english |= {f"among.{name}": text for name, text in AMONG.items()}
     chinese = catalogue("zh")
     assert english.keys() == chinese.keys()
     for key, template in english.items():
@@ -81,7 +82,7 @@ def verdicts():
 @pytest.mark.parametrize("verdict", list(verdicts()))
 def test_in_english_a_verdict_says_what_it_describes(verdict):
     assert EN(verdict_sentence(verdict, "A", "B")) == verdict.describe("A", "B")
-    effect = Effect("size", 224, 448, 4, verdict, ("dim", "lr"))
+    effect = Effect("size", 224, 448, 4, verdict, ("dim", "rate"))
     assert EN(effect_sentence(effect)) == effect.describe()
     both = Interaction(("size", "dim"), ((1, 2), (3, 4)), verdict)
     assert EN(interaction_sentence(both)) == both.describe()

@@ -19,7 +19,7 @@ def test_the_folder_lists_its_runs(client):
     html = client.get("/").text
     assert 'href="/page/runs/toy-1"' in html
     assert 'href="/page/runs/toy-2"' in html
-    assert "2 runs and 0 studies; the best run is runs/toy-2, with 95.0% top-1 on val." in html
+    assert "2 runs; the best run is runs/toy-2, with 95.0% top-1." in html
 
 
 def test_a_run_has_the_page_of_the_report_with_its_charts(client):
@@ -74,10 +74,13 @@ def test_a_study_shows_its_states_its_cells_and_its_runs(fake, design, tmp_path,
 def test_two_runs_are_compared_photo_by_photo(client):
     answer = client.get("/compare", params={"run": ["runs/toy-1", "runs/toy-2"]})
     told = " ".join(answer.text.split())
-    assert "runs/toy-1 (75.0%)" in told
-    assert "runs/toy-2 (95.0%)" in told
+    assert "<bdi>runs/toy-1</bdi> (75.0%)" in told
+    assert "<bdi>runs/toy-2</bdi> (95.0%)" in told
     assert "Real: runs/toy-2 names 20.0 points more photos rightly than runs/toy-1" in told
     assert "Classes that changed most" in told
+    for name in ("runs/toy-1", "runs/toy-2"):  # whose curves are whose
+        assert f"How {name} went" in told
+    assert '<a href="/"><bdi>here</bdi></a>' in told  # the way back
 
 
 @pytest.mark.parametrize(
@@ -341,11 +344,11 @@ def test_two_cells_of_a_study_are_compared_with_all_their_seeds(
     small, large = (f"sizes/cells/{cell.hash}" for cell in study.cells)
     with connect(create_app(tmp_path)) as client:
         offered = client.get("/page/sizes").text
-        assert f'<option value="{small}" selected>sketch_dim 1024</option>' in offered
-        assert f'<option value="{large}">sketch_dim 8192</option>' in offered
+        assert f'<option value="{small}" selected>sketch length 1024</option>' in offered
+        assert f'<option value="{large}">sketch length 8192</option>' in offered
         answer = client.get("/compare", params={"run": [small, large]})
         told = " ".join(answer.text.split())
-        assert "sketch_dim 8192 names 37.5 points more photos rightly than sketch_dim 1024" in told
+        assert "sketch length 8192 names 37.5 points more photos rightly" in told
         assert "2 seeds each" in told
         linked = client.get("/page/sizes").text.split('class="number value"><a href="')[1]
         assert client.get(linked.split('"')[0]).status_code == 200

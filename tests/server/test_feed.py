@@ -57,7 +57,9 @@ def app(folder):
 def test_fifty_readers_are_told_of_every_run(app, folder, make_run, serving):
     with serving(app) as port:
         listeners = [Listener(port) for _ in range(READERS)]
-        assert {listener.next() for listener in listeners} == {("version", 1)}
+        assert {listener.next() for listener in listeners} == {
+            ("version", f"{app.state.feed.mark}-1")
+        }
         told: list[set[str]] = [set() for _ in listeners]
         names = {f"runs/new-{number}" for number in range(12)}
 
@@ -129,13 +131,15 @@ def test_a_half_written_line_is_waited_for(app, folder, make_run, serving):
 def test_who_was_away_learns_from_the_version_of_a_change(app, folder, make_run, serving):
     with serving(app) as port:
         first = Listener(port)
-        assert first.next() == ("version", 1)
+        mark = app.state.feed.mark
+        assert first.next() == ("version", f"{mark}-1")
         first.close()
         make_run(folder / "runs" / "new")
         app.state.feed.look_again()
         again = Listener(port)
-        assert again.next() == ("version", 2)
+        assert again.next() == ("version", f"{mark}-2")
         again.close()
+    assert create_app(folder).state.feed.mark != mark  # another server's numbers say nothing
 
 
 def test_nobody_listens_nobody_looks(folder):

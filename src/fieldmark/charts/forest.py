@@ -8,7 +8,7 @@ import altair as alt
 import polars as pl
 
 from fieldmark.charts.look import ANSWERS, FAINT, GRID, INK
-from fieldmark.language import Words
+from fieldmark.language import Said, Words
 from fieldmark.studies.verdict import Verdict
 
 ROW = 30  # pixels of a difference
@@ -20,33 +20,34 @@ class ForestData:
 
     Attributes:
         care: The least difference worth caring about, in points.
-        rows: label, difference, low, high, answer; in the order drawn.
+        labels: Of the rows; sentences or names.
+        rows: difference, low, high, answer; in the order drawn.
     """
 
     care: float
+    labels: tuple[Said | str, ...]
     rows: pl.DataFrame
 
 
-def forest_data(found: Sequence[tuple[str, Verdict]]) -> ForestData:
+def forest_data(found: Sequence[tuple[Said | str, Verdict]]) -> ForestData:
     """Labelled verdicts, in the order given."""
-    rows = [
-        (label, 100 * v.difference, 100 * v.low, 100 * v.high, str(v.answer)) for label, v in found
-    ]
+    rows = [(100 * v.difference, 100 * v.low, 100 * v.high, str(v.answer)) for _, v in found]
     schema = {
-        "label": pl.String,
         "difference": pl.Float64,
         "low": pl.Float64,
         "high": pl.Float64,
         "answer": pl.String,
     }
     care = 100 * max((verdict.care for _, verdict in found), default=0.0)
-    return ForestData(care, pl.DataFrame(rows, schema=schema, orient="row"))
+    labels = tuple(label for label, _ in found)
+    return ForestData(care, labels, pl.DataFrame(rows, schema=schema, orient="row"))
 
 
 def forest_chart(data: ForestData, say: Words) -> Any:
     """Draw intervals left and right of zero, with the band that nobody needs to care about."""
     words = {answer: say(f"answers.{answer.replace(' ', '_')}") for answer in ANSWERS}
-    rows = data.rows.with_columns(word=pl.col("answer").replace(words))
+    labels = pl.Series([say.word(label) for label in data.labels], dtype=pl.String)
+    rows = data.rows.with_columns(label=labels, word=pl.col("answer").replace(words))
     y = alt.Y(
         "label:N",
         sort=None,

@@ -16,7 +16,7 @@ from fieldmark.charts.look import (
     SHADES,
     shade_of,
 )
-from fieldmark.language import Words
+from fieldmark.language import Words, axis_words, metric_words
 
 CELL_WIDTH, CELL_HEIGHT, PLOT_HEIGHT, WIDTH = 74, 46, 200, 640
 _SCALES = {"words": "ordinal", "numbers": "linear", "ratios": "log"}
@@ -171,7 +171,7 @@ def heat_chart(data: HeatData, say: Words) -> Any:
         on=pl.Series([ON_SHADES[n] for n in shades], dtype=pl.String),
     )
     told = _told(data, say)  # of each layer: the topmost is what is hovered over
-    base = alt.Chart(cells).encode(x=_columns(data), y=_rows(data), tooltip=told)
+    base = alt.Chart(cells).encode(x=_columns(data, say), y=_rows(data, say), tooltip=told)
     ink = alt.Color("on:N", scale=None)
     numbers = base.mark_text(fontSize=14, fontWeight=600, dy=-6)
     below = base.mark_text(fontSize=9.5, dy=10)
@@ -184,23 +184,23 @@ def heat_chart(data: HeatData, say: Words) -> Any:
     return chart.properties(width=WIDTH, height=CELL_HEIGHT * len(data.rows))
 
 
-def _columns(data: HeatData) -> alt.X:
+def _columns(data: HeatData, say: Words) -> alt.X:
     axis: dict[str, Any] = {"orient": "top", "labelAngle": 0, "labelPadding": 6, "titlePadding": 8}
     return alt.X(
         "column:N",
         sort=list(data.columns),
-        title=data.column_axis,
+        title=say.word(axis_words(data.column_axis)),
         axis=alt.Axis(grid=False, ticks=False, labelColor=INK, **axis),
         scale=alt.Scale(paddingInner=0.03, paddingOuter=0),
     )
 
 
-def _rows(data: HeatData) -> alt.Y:
+def _rows(data: HeatData, say: Words) -> alt.Y:
     axis: dict[str, Any] = {"titleAngle": 0, "titleAlign": "right", "titleX": -8, "titleY": -14}
     return alt.Y(
         "row:N",
         sort=list(data.rows),
-        title=data.row_axis,
+        title=say.word(axis_words(data.row_axis)),
         axis=alt.Axis(grid=False, ticks=False, labelColor=INK, labelPadding=8, **axis),
         scale=alt.Scale(paddingInner=0.06, paddingOuter=0),
     )
@@ -209,9 +209,9 @@ def _rows(data: HeatData) -> alt.Y:
 def _told(data: HeatData, say: Words) -> list[alt.Tooltip]:
     shape = _shape(data.metric)
     return [
-        alt.Tooltip("row:N", title=data.row_axis),
-        alt.Tooltip("column:N", title=data.column_axis),
-        alt.Tooltip("value:Q", title=data.metric, format=shape),
+        alt.Tooltip("row:N", title=say.word(axis_words(data.row_axis))),
+        alt.Tooltip("column:N", title=say.word(axis_words(data.column_axis))),
+        alt.Tooltip("value:Q", title=say.word(metric_words(data.metric)), format=shape),
         alt.Tooltip("interval:N", title=say("charts.interval")),
         alt.Tooltip("spread:Q", title=say("charts.spread"), format=shape),
         alt.Tooltip("seeds:Q", title=say("charts.seeds")),
@@ -222,19 +222,28 @@ def axis_chart(data: AxisData, say: Words) -> Any:
     """Draw every cell faintly, the mean as a dashed line, the best as a full one."""
     scale = alt.Scale(zero=False, padding=12)
     y_axis = alt.Axis(format="%" if data.metric.endswith("top1") else "~f", tickCount=5)
-    y: dict[str, Any] = {"scale": scale, "axis": y_axis, "title": data.metric}
+    y: dict[str, Any] = {
+        "scale": scale,
+        "axis": y_axis,
+        "title": say.word(metric_words(data.metric)),
+    }
+    name_of_axis = say.word(axis_words(data.axis))
     x: Any
     if data.kind == "words":
         x = alt.X(
             "setting:N",
             sort=list(data.order),
-            title=data.axis,
+            title=name_of_axis,
             scale=alt.Scale(type="point", padding=0.5),
             axis=alt.Axis(labelAngle=0, labelColor=INK, labelLimit=max(36, 280 // len(data.order))),
         )
     else:
         kind: Any = _SCALES[data.kind]
-        x = alt.X("setting:Q", title=data.axis, scale=alt.Scale(type=kind, zero=False, padding=12))
+        x = alt.X(
+            "setting:Q",
+            title=name_of_axis,
+            scale=alt.Scale(type=kind, zero=False, padding=12),
+        )
     shape = _shape(data.metric)
     dots = (
         alt.Chart(data.cells)
@@ -243,8 +252,8 @@ def axis_chart(data: AxisData, say: Words) -> Any:
             x=x,
             y=alt.Y("value:Q", **y),
             tooltip=[
-                alt.Tooltip("setting:N", title=data.axis),
-                alt.Tooltip("value:Q", title=data.metric, format=shape),
+                alt.Tooltip("setting:N", title=name_of_axis),
+                alt.Tooltip("value:Q", title=say.word(metric_words(data.metric)), format=shape),
                 alt.Tooltip("others:N", title=say("charts.others")),
             ],
         )
@@ -258,7 +267,7 @@ def axis_chart(data: AxisData, say: Words) -> Any:
         base = alt.Chart(data.summary).encode(x=x, y=alt.Y(f"{name}:Q", **y))
         line = base.mark_line(color=colour, strokeWidth=2, strokeDash=dash)
         tooltip = [
-            alt.Tooltip("setting:N", title=data.axis),
+            alt.Tooltip("setting:N", title=name_of_axis),
             alt.Tooltip(f"{name}:Q", title=say(f"charts.axis_{name}"), format=shape),
             alt.Tooltip("of:Q", title=say("charts.cells")),
         ]

@@ -1,4 +1,4 @@
-"""What to try next: from findings to commands, each with what it will cost, most worth first."""
+"""What to try next after a run: from findings to commands, each with its cost, most worth first."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,6 @@ from fieldmark.diagnosis.evidence import RunEvidence, StageEvidence, gather
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.recipe import Stage
 from fieldmark.studies.run import Run
-from fieldmark.studies.study import Study
 
 Changes = Mapping[str, object]
 
@@ -89,13 +88,18 @@ def next_experiments(run: Run, findings: Sequence[Finding]) -> list[Experiment]:
         stage = stages.get(str(finding.numbers.get("stage", _last(evidence))))
         if finding.outcome != "fires" or stage is None:
             continue
-        change = CHANGES.get(finding.check)
-        keys = change(stage.settings, finding) if change and stage.settings else {}
+        keys = changes_of(finding, stage.settings) if stage.settings else {}
         about = f"{stage.name} {next(iter(keys), 'rehearsal')}"
         experiment = _experiment(evidence, stage, finding, keys)
         if experiment:
             found.setdefault(about, experiment)  # the first to change a key says by how much
     return list(found.values())
+
+
+def changes_of(finding: Finding, stage: Stage) -> Changes:
+    """What a finding asks to change in its stage; nothing where no setting answers it."""
+    change = CHANGES.get(finding.check)
+    return change(stage, finding) if change else {}
 
 
 def _last(evidence: RunEvidence) -> str:
@@ -111,15 +115,15 @@ def _experiment(
         return Experiment(finding.check, command, None, finding.refuted_by)
     if not changes:
         return None
-    words = [shlex.quote(f"stages.{stage.name}.{key}={_text(v)}") for key, v in changes.items()]
+    words = [shlex.quote(f"stages.{stage.name}.{key}={as_text(v)}") for key, v in changes.items()]
     command = " ".join(["fieldmark train", recipe, *words])
     return Experiment(finding.check, command, _seconds(run, stage, changes), finding.refuted_by)
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
     """As YAML on one line."""
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_text(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {as_text(each)}' for key, each in value.items())}}}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -136,49 +140,3 @@ def _seconds(run: RunEvidence, changed: StageEvidence, changes: Changes) -> floa
             share = length.steps(steps_per_epoch=stage.steps_per_epoch) / max(1, stage.steps)
         seconds += stage.note.get("seconds_preparing", 0.0) + share * took
     return seconds
-
-
-def next_experiments_of_study(study: Study, findings: Sequence[Finding]) -> list[Experiment]:
-    """How to go on with a study: more seeds, trials or settings; what is done is kept."""
-    file, results = study.design.file, study.results().values()
-    finished = [result.seconds for result in results if result.status == "finished"]
-    each = sum(finished) / len(finished) if finished else None
-    found = []
-    for finding in findings:
-        if finding.outcome != "fires":
-            continue
-        change, runs = None, 0
-        if finding.check == "best_is_luck":
-            more = max(2, file.seeds)
-            change, runs = f"seeds={file.seeds + more}", more * len(study.cells)
-        elif finding.check == "too_few_trials":
-            change = f"search.trials={max(20, 2 * file.search.trials)}"
-            runs = max(0, 20 - file.search.trials) * file.seeds
-        elif finding.check in {"best_at_the_edge", "decay_at_the_edge"}:
-            change, runs = _wider(study, finding)
-        if change:
-            seconds = each * runs if each is not None else None
-            command = study_command(study, change)
-            found.append(Experiment(finding.check, command, seconds, finding.refuted_by))
-    return found
-
-
-def _wider(study: Study, finding: Finding) -> tuple[str | None, int]:
-    """The axis with the next setting added, and how many runs that makes."""
-    for number, axis in enumerate(study.design.file.axes):
-        if axis.name == finding.numbers["axis"] and axis.values is not None:
-            values = [*axis.values, float(finding.numbers["next"])]
-            shown = ", ".join(_text(float(v)) for v in sorted(float(str(v)) for v in values))
-            runs = len(study.slots()) // max(1, len(axis.values))
-            return f"axes.{number}.values=[{shown}]", runs
-    return None, 0
-
-
-def study_command(study: Study, change: str) -> str:
-    """The command that goes on with a study, one key changed."""
-    folder = study.folder
-    words = [*study.design.texts[2], f"base={folder / 'base.yaml'}", change]
-    last = {word.partition("=")[0]: word for word in words}  # of a key that is set twice
-    shown = " ".join(shlex.quote(word) for word in last.values())
-    out = shlex.quote(str(folder))
-    return f"fieldmark study run {shlex.quote(str(folder / 'study.yaml'))} {shown} --out {out}"

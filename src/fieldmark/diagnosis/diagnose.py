@@ -1,6 +1,7 @@
 """Every check on a run or a study, and what they find, most worth first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from fieldmark.diagnosis import (
@@ -18,8 +19,10 @@ from fieldmark.diagnosis import (
 )
 from fieldmark.diagnosis.evidence import RunEvidence, gather
 from fieldmark.diagnosis.finding import SEVERITIES, Check, Finding
+from fieldmark.diagnosis.gathered import Examined, gather_findings
 from fieldmark.diagnosis.study_evidence import StudyEvidence
-from fieldmark.studies.run import Run
+from fieldmark.errors import FieldmarkError
+from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import Study
 
 # In the order of what it is worth to know: what makes the numbers wrong, then what makes them bad.
@@ -56,9 +59,49 @@ def diagnose_run(run: Run, rehearsal: Path | None = None) -> list[Finding]:
 
 
 def diagnose_study(study: Study) -> list[Finding]:
-    """What every check of a study says, whatever its outcome; what fires first."""
+    """What every check of a study says, whatever its outcome, and what its runs share.
+
+    What fires comes first, the worst first.
+    """
     evidence = StudyEvidence(study)
-    return ordered(check(evidence) for check in STUDY_CHECKS)
+    best = evidence.finished[0][0] if evidence.finished else None
+    shared = gather_findings(list(_examined(study)), best, RUN_CHECKS)
+    return ordered([*(check(evidence) for check in STUDY_CHECKS), *shared])
+
+
+def best_run(study: Study) -> Run | None:
+    """The best cell's first run, by which a study is read in full; None before there is one."""
+    finished = StudyEvidence(study).finished
+    best = finished[0][0].hash if finished else None
+    runs = (each.run for each in _examined(study) if each.cell.hash == best)
+    return next((run for run in runs if run.status == "finished"), None)
+
+
+def rest_of(run: Run, told: Iterable[Finding]) -> list[Finding]:
+    """What every check says of a study's run, without what was told of the whole study."""
+    known = {finding.check for finding in told}
+    return [finding for finding in diagnose_run(run) if finding.check not in known]
+
+
+def _examined(study: Study) -> Iterator[Examined]:
+    """The study's runs that finished or failed, in its order, and what is wrong with each."""
+    for slot in study.slots():
+        result = study.records.of(slot)
+        if result is None or result.status == "pruned":
+            continue
+        try:
+            run = Run(result.folder)
+        except FieldmarkError:
+            continue  # it was moved or removed, or failed before it began
+        changed = (result.folder / MANIFEST).stat().st_mtime_ns
+        yield Examined(slot.cell, slot.seed, run, _grave(result.folder, changed))
+
+
+@lru_cache(maxsize=10_000)
+def _grave(folder: Path, _changed: int) -> tuple[Finding, ...]:
+    """Problems and warnings of a run that has ended, for which it is looked at once a process."""
+    found = firing(diagnose_run(Run(folder)))
+    return tuple(finding for finding in found if finding.severity != "note")
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:

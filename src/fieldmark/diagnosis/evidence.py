@@ -221,7 +221,7 @@ def gather(run: Run, rehearsal: Path | None = None) -> RunEvidence:
                 notes.get(span.name, {}),
             )
         )
-    return RunEvidence(run, recipe, tuple(stages), _rehearsal(rehearsal or run.folder))
+    return RunEvidence(run, recipe, tuple(stages), read_rehearsal(rehearsal or run.folder))
 
 
 def _recipe(run: Run) -> Recipe | None:
@@ -260,7 +260,8 @@ def _curves(records: pl.DataFrame, stage: str) -> tuple[dict[str, Curve], dict[s
     return curves, bad
 
 
-def _rehearsal(folder: Path) -> Mapping[str, Any]:
+def read_rehearsal(folder: Path) -> Mapping[str, Any]:
+    """What `fieldmark rehearse` found; empty where it did not run, or it can't be read."""
     path = folder / REHEARSAL if folder.is_dir() else folder
     try:
         found = json.loads(path.read_bytes())

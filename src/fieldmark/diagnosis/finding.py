@@ -51,6 +51,65 @@ class Place:
     key: str
 
 
+AMONG: Mapping[str, str] = MappingProxyType(
+    {
+        "title": "{label} in {runs} of {of_runs} runs: {where}. One of them, {example}, "
+        "seed {seed}: {title}",
+        "all": "all {of_cells} cells",
+        "best": "{cells} of {of_cells} cells{settings}, the best among them",
+        "others": "{cells} of {of_cells} cells{settings}, the best not among them",
+        "settings": " ({settings})",
+    }
+)
+"""What is put before a run's finding where a study's runs share it; over `Among.numbers`."""
+
+
+@dataclass(frozen=True)
+class Among:
+    """In which runs of a study a finding is.
+
+    Attributes:
+        cells: In how many cells most runs have it.
+        of_cells: Of so many cells that have a run to look at.
+        runs: How many runs of those cells have it.
+        of_runs: Of so many runs of the study.
+        settings: What these cells have in common, as `lr 10, 30`; empty where nothing.
+        in_best: Whether the best cell is one of them.
+        cell: Hash of the cell whose run's finding is told.
+        example: The settings of that run.
+        seed: Its seed.
+        label: What the check looks for.
+    """
+
+    cells: int
+    of_cells: int
+    runs: int
+    of_runs: int
+    settings: str
+    in_best: bool
+    cell: str
+    example: str
+    seed: int
+    label: str
+
+    @property
+    def numbers(self) -> Mapping[str, Number]:
+        """What the templates of `AMONG` are filled with, `where` and `title` aside."""
+        names = ("cells", "of_cells", "runs", "of_runs", "settings", "example", "seed", "label")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def where(self) -> str:
+        """Which of the templates says where."""
+        return "all" if self.cells == self.of_cells else "best" if self.in_best else "others"
+
+    def says(self, title: str) -> str:
+        """A run's title, and where in the study that is."""
+        settings = AMONG["settings"].format(settings=self.settings) if self.settings else ""
+        where = AMONG[self.where].format(**{**self.numbers, "settings": settings})
+        return AMONG["title"].format(**self.numbers, where=where, title=title)
+
+
 @dataclass(frozen=True)
 class Finding:
     """What came of one check, ready to print in English.
@@ -70,6 +129,7 @@ class Finding:
         why_not: Why it does not fire, or cannot tell.
         reason: Key in `REASONS` where it cannot tell.
         terms: Words of docs/vocabulary.md that its texts use.
+        among: In which of a study's runs it is; None of a run's own, or of a study as a whole.
     """
 
     check: str
@@ -85,6 +145,7 @@ class Finding:
     why_not: str = ""
     reason: str = ""
     terms: tuple[str, ...] = ()
+    among: Among | None = None
 
 
 @dataclass(frozen=True)

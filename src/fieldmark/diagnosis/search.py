@@ -98,18 +98,21 @@ def best_at_the_edge(evidence: StudyEvidence) -> Seen:
         return short
     for axis, side, at in _edges(evidence, axes):
         if axis.space or _better_than_inside(evidence, axis):
-            further = at / 3 if side == "low" else at * 3
-            if not axis.space:
-                further = _further(evidence.settings(axis), side)
-            return fires(axis=axis.name, best=at, side=side, next=further)
+            return fires(axis=axis.name, best=at, side=side, next=_further(evidence, axis, side))
     return clear()
 
 
-def _further(values: Sequence[float], side: str) -> float:
-    """The next setting out: as many times as the last step, or as far."""
-    first, second = (values[0], values[1]) if side == "low" else (values[-1], values[-2])
-    if values[0] > 0 and values[-1] / values[0] > 4:
+def _further(evidence: StudyEvidence, axis: Axis, side: str) -> float:
+    """The next setting out: as many times as the last step, or as far; of a space, three times."""
+    if axis.space:
+        at = float(evidence.finished[0][0].points[0][axis.name])
+        return at / 3 if side == "low" else at * 3
+    values = evidence.settings(axis)
+    above = [value for value in values if value > 0]  # 0 is no step below the others
+    if len(above) > 1 and above[-1] / above[0] > 4:
+        first, second = above[:2] if side == "low" else above[:-3:-1]
         return float(f"{first * first / second:.3g}")
+    first, second = values[:2] if side == "low" else values[:-3:-1]
     return 2 * first - second
 
 
@@ -135,8 +138,7 @@ def decay_at_the_edge(evidence: StudyEvidence) -> Seen:
         return short
     for axis, side, at in _edges(evidence, axes):
         if _one_way(evidence, axis) and (axis.space or _better_than_inside(evidence, axis)):
-            further = at / 3 if side == "low" else at * 3
-            return fires(axis=axis.name, best=at, side=side, next=further)
+            return fires(axis=axis.name, best=at, side=side, next=_further(evidence, axis, side))
     return clear()
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fieldmark.layers.gram import gather, groups, scatter
-from fieldmark.layers.operators import keep_tensors
+from fieldmark.layers.operators import keep_tensors, share_samples
 
 # Rows of the Gram matrix made at a time.
 _ROWS = 512
@@ -28,6 +28,16 @@ def cross_gram_sketch(x: Tensor, y: Tensor, bins: Tensor, sketch_dim: int) -> Te
 @torch.library.custom_op("fieldmark::cross_gram_sketch", mutates_args=())
 def _cross_gram_sketch(x: Tensor, y: Tensor, bins: Tensor, sketch_dim: int) -> Tensor:
     sketch = x.new_zeros(len(x), 2 * sketch_dim)
+
+    def add(share: slice) -> None:
+        _add_rows(x[share], y[share], bins, sketch[share])
+
+    share_samples(add, len(x), bins.numel() * x.shape[2])
+    return sketch[:, :sketch_dim] - sketch[:, sketch_dim:]
+
+
+def _add_rows(x: Tensor, y: Tensor, bins: Tensor, sketch: Tensor) -> None:
+    """Group by group: make some rows of G, scatter them."""
     for group in groups(x, y):
         for first in range(0, len(bins), _ROWS):
             rows = slice(first, first + _ROWS)
@@ -35,7 +45,6 @@ def _cross_gram_sketch(x: Tensor, y: Tensor, bins: Tensor, sketch_dim: int) -> T
             block = x.new_empty(len(left), left.shape[1], right.shape[1])
             torch.bmm(left, right.mT, out=block)
             scatter(block, bins[rows].flatten(), sketch[group])
-    return sketch[:, :sketch_dim] - sketch[:, sketch_dim:]
 
 
 @torch.library.custom_op("fieldmark::cross_gram_sketch_backward", mutates_args=())
@@ -45,13 +54,24 @@ def _cross_gram_sketch_backward(
     """`dX = dG Y` and `dY = dG^T X`."""
     signed = torch.cat([grad, -grad], 1)
     dx, dy = torch.empty_like(x), torch.empty_like(y)
+
+    def multiply(share: slice) -> None:
+        _multiply_by_rows(signed[share], x[share], y[share], bins, dx[share], dy[share])
+
+    share_samples(multiply, len(x), bins.numel() * x.shape[2])
+    return dx, dy
+
+
+def _multiply_by_rows(
+    signed: Tensor, x: Tensor, y: Tensor, bins: Tensor, dx: Tensor, dy: Tensor
+) -> None:
+    """Group by group: gather some rows of dG, multiply both ways."""
     for group in groups(x, y):
         for first in range(0, len(bins), _ROWS):
             rows = slice(first, first + _ROWS)
             block = gather(signed[group], bins[rows].flatten()).view(-1, *bins[rows].shape)
             torch.bmm(block, y[group], out=dx[group, rows])
             dy[group].baddbmm_(block.mT, x[group, rows], beta=min(first, 1))
-    return dx, dy
 
 
 @_cross_gram_sketch.register_fake

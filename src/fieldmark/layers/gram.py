@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fieldmark.layers.hashing import halve
-from fieldmark.layers.operators import keep_tensors
+from fieldmark.layers.operators import keep_tensors, share_samples
 
 # Samples taken together so that they stay in the cache between the levels of a Gram matrix.
 _GROUP_BYTES = 2 << 20
@@ -38,10 +38,9 @@ def gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -
 
 
 def groups(*maps: Tensor) -> Iterator[slice]:
-    """Cut a batch into groups of samples: as many for each thread, few enough to cache."""
+    """Cut a batch into groups of samples, few enough to stay in the cache."""
     sample_bytes = sum(m[0].numel() * m.element_size() for m in maps)
-    threads = torch.get_num_threads()
-    size = max(_GROUP_BYTES // sample_bytes // threads, 1) * threads
+    size = max(_GROUP_BYTES // sample_bytes, 1)
     for start in range(0, len(maps[0]), size):
         yield slice(start, start + size)
 
@@ -54,9 +53,7 @@ def scatter(block: Tensor, bins: Tensor, into: Tensor) -> None:
 
 def gather(signed: Tensor, bins: Tensor) -> Tensor:
     """Read each sample's signed bins: `(n, 2D)` to `(n, entries)`."""
-    if torch.get_num_threads() > 1:
-        return signed.gather(1, bins.long().expand(len(signed), -1))
-    # Runs on one thread only, and is a third quicker there.
+    # On the one thread of a share, a third quicker than `gather`.
     values = signed.new_empty(len(signed), len(bins))
     for sample, into in zip(signed, values, strict=True):
         torch.index_select(sample, 0, bins, out=into)
@@ -64,9 +61,19 @@ def gather(signed: Tensor, bins: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("fieldmark::gram_sketch", mutates_args=())
-def _gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -> Tensor:  # noqa: ARG001
-    B, C, P = x.shape
-    sketch = x.new_zeros(B, 2 * sketch_dim)
+def _gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -> Tensor:
+    sketch = x.new_zeros(len(x), 2 * sketch_dim)
+
+    def add(share: slice) -> None:
+        _add_blocks(x[share], folded_bins, sketch[share])
+
+    share_samples(add, len(x), bins.numel() * x.shape[2])
+    return sketch[:, :sketch_dim] - sketch[:, sketch_dim:]
+
+
+def _add_blocks(x: Tensor, folded_bins: Tensor, sketch: Tensor) -> None:
+    """Group by group and level by level: make a block of G, scatter it and its mirror."""
+    _, C, P = x.shape
     for group in groups(x):
         n = len(x[group])
         for pairs, width, entries in halve(C):
@@ -80,7 +87,6 @@ def _gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) 
             torch.bmm(halves[:, 0], halves[:, 1].mT, out=block)
             for row in folded_bins[:, entries]:
                 scatter(block.view(n, -1), row, sketch[group])
-    return sketch[:, :sketch_dim] - sketch[:, sketch_dim:]
 
 
 @torch.library.custom_op("fieldmark::gram_sketch_backward", mutates_args=())
@@ -88,10 +94,14 @@ def _gram_sketch_backward(grad: Tensor, x: Tensor, bins: Tensor, folded_bins: Te
     """`dX = (dG + dG^T) X`, with `dG[i, j] = sign * grad[bin]`."""
     signed, dx = torch.cat([grad, -grad], 1), torch.empty_like(x)
     in_cache = bins.numel() * x.element_size() <= _SQUARE_BYTES
-    if in_cache and torch.get_num_threads() == 1:
-        _multiply_by_squares(signed, x, bins, dx)
-    else:
-        _multiply_by_blocks(signed, x, folded_bins, dx)
+
+    def multiply(share: slice) -> None:
+        if in_cache:
+            _multiply_by_squares(signed[share], x[share], bins, dx[share])
+        else:
+            _multiply_by_blocks(signed[share], x[share], folded_bins, dx[share])
+
+    share_samples(multiply, len(x), bins.numel() * x.shape[2])
     return dx
 
 

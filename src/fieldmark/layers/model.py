@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fieldmark.errors import SettingError
 from fieldmark.layers.activation import L2Normalize, SignedSqrt
 from fieldmark.layers.backbone import Backbone
+from fieldmark.layers.dropout import SampleDropout
 from fieldmark.layers.pooling import Pooling
 
 
@@ -48,7 +49,7 @@ def make_head(
     if l2_normalize:
         layers["l2_normalize"] = L2Normalize()
     if drop_rate:
-        layers["dropout"] = nn.Dropout(drop_rate)
+        layers["dropout"] = SampleDropout(drop_rate)
     layers["classifier"] = classifier
     return nn.Sequential(layers)
 

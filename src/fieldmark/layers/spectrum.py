@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from fieldmark.layers.hashing import CountSketch
-from fieldmark.layers.operators import keep_tensors
+from fieldmark.layers.operators import keep_tensors, share_samples
 
-# One count-sketched chunk, for each thread; a handful of such arrays are alive at once.
+# One count-sketched chunk; a handful of such arrays are alive at once.
 _CHUNK_BYTES = 512 << 10
 _FEWEST_COLUMNS = 16
+_WORK = 300  # multiplications a bin and position, by the time three transforms take
 
 
 def spectral_sketch(x: Tensor, y: Tensor | None, first: CountSketch, second: CountSketch) -> Tensor:
@@ -41,8 +42,21 @@ def spectral_sketch(x: Tensor, y: Tensor | None, first: CountSketch, second: Cou
 @torch.library.custom_op("fieldmark::spectral_sketch", mutates_args=())
 def _spectral_sketch(x: Tensor, y: Tensor | None, hashes: Sequence[Tensor]) -> Tensor:
     first, second = CountSketch.unpack(hashes)
+    spectra = x.new_zeros(first.sketch_dim, len(x), dtype=x.dtype.to_complex())
+
+    def add(share: slice) -> None:
+        _add_spectra(x[share], None if y is None else y[share], first, second, spectra[:, share])
+
+    share_samples(add, len(x), _WORK * first.sketch_dim * x.shape[2])
+    sketch: Tensor = torch.fft.ifft(spectra, dim=0).real.T.contiguous()
+    return sketch
+
+
+def _add_spectra(
+    x: Tensor, y: Tensor | None, first: CountSketch, second: CountSketch, spectra: Tensor
+) -> None:
+    """Chunk by chunk: transform both count sketches, sum their products over positions."""
     D = first.sketch_dim
-    spectra = x.new_zeros(D, len(x), dtype=x.dtype.to_complex())
     for group, span in chunks(x, D):
         part = _cut(x[group, :, span])
         z = torch.fft.fft(_sketch_pairs(part, first), dim=0)  # (D, n m / 2)
@@ -51,8 +65,6 @@ def _spectral_sketch(x: Tensor, y: Tensor | None, hashes: Sequence[Tensor]) -> T
         # Not `conj`: inside an operator compiled for the first time torch drops the lazy flag.
         z *= w.conj_physical_()
         spectra[:, group] += z.view(D, part.shape[1], -1).sum(2)
-    sketch: Tensor = torch.fft.ifft(spectra, dim=0).real.T.contiguous()
-    return sketch
 
 
 @torch.library.custom_op("fieldmark::spectral_sketch_backward", mutates_args=())
@@ -62,25 +74,41 @@ def _spectral_sketch_backward(
     first, second = CountSketch.unpack(hashes)
     spectra = torch.fft.fft(grad.T, dim=0)[:, :, None]  # (D, B, 1)
     dx, dy = torch.empty_like(x), x.new_empty(0) if y is None else torch.empty_like(y)
+
+    def correlate(share: slice) -> None:
+        maps = (x[share], dx[share]), None if y is None else (y[share], dy[share])
+        _correlate_chunks(*maps, first, second, spectra[:, share])
+
+    share_samples(correlate, len(x), _WORK * first.sketch_dim * x.shape[2])
+    return dx, dy
+
+
+def _correlate_chunks(
+    one: tuple[Tensor, Tensor],
+    other: tuple[Tensor, Tensor] | None,
+    first: CountSketch,
+    second: CountSketch,
+    spectra: Tensor,
+) -> None:
+    """Chunk by chunk: the gradients of one map, or two, each beside its map."""
+    x, dx = one
     for group, span in chunks(x, first.sketch_dim):
         part = _cut(x[group, :, span])
-        part2 = part if y is None else _cut(y[group, :, span])
+        part2 = part if other is None else _cut(other[0][group, :, span])
         da = _correlate(_sketch_pairs(part2, second), spectra[:, group])
         db = _correlate(_sketch_pairs(part, first), spectra[:, group])
         da, db = first.transpose(da), second.transpose(db)  # (C1 or C2, n m)
-        if y is None:
+        if other is None:
             da += db
         else:
-            _paste(db, dy[group, :, span])
+            _paste(db, other[1][group, :, span])
         _paste(da, dx[group, :, span])
-    return dx, dy
 
 
 def chunks(x: Tensor, sketch_dim: int) -> Iterator[tuple[slice, slice]]:
     """Cut the samples and positions of `(B, C, P)` so that a sketched chunk fits the cache."""
     B, _, P = x.shape
-    budget = _CHUNK_BYTES * torch.get_num_threads()
-    columns = max(budget // (sketch_dim * x.element_size()), _FEWEST_COLUMNS) // 2 * 2
+    columns = max(_CHUNK_BYTES // (sketch_dim * x.element_size()), _FEWEST_COLUMNS) // 2 * 2
     samples = max(columns // P, 1)
     for b in range(0, B, samples):
         for p in range(0, P, columns):

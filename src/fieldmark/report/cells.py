@@ -10,7 +10,7 @@ from fieldmark.charts.forest import forest_data
 from fieldmark.charts.grid import Point, axis_data, heat_data
 from fieldmark.charts.rates import amount_data
 from fieldmark.errors import FieldmarkError
-from fieldmark.language import Said, duration, said
+from fieldmark.language import Said, axis_words, duration, metric_words, said
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.page import CellRow, Cost, Effects, Expected, Fact, Figure, Grid
 from fieldmark.report.sentences import (
@@ -141,7 +141,9 @@ def study_answer(cells: CellsOf) -> list[Said]:
         cell, found = cells.best_pair
         shown = f"{found.mean:.4f}" if cells.metric.endswith("loss") else f"{found.mean:.1%}"
         words = settings_words({k: plain(v) for k, v in cell.points[0].items()})
-        told.append(said("answer.best_so_far", name=words, metric=cells.metric, value=shown))
+        told.append(
+            said("answer.best_so_far", name=words, metric=metric_words(cells.metric), value=shown)
+        )
     return told or [said("answer.nothing_yet")]
 
 
@@ -161,13 +163,15 @@ def grid_section(cells: CellsOf) -> Grid:
     lower = cells.lower_is_better
     if len(varied) >= 2 and not cells.study.design.spaces:
         data = heat_data(cells.points, (varied[0], varied[1]), cells.metric, lower_is_better=lower)
-        told = said("told.heat", rows=varied[0], columns=varied[1], metric=cells.metric)
+        rows_of, columns_of = (axis_words(axis) for axis in varied[:2])
+        metric = metric_words(cells.metric)
+        told = said("told.heat", rows=rows_of, columns=columns_of, metric=metric)
         figures.append(Figure("heat", data, told))
     for axis in varied:
         data_of = axis_data(
             cells.points, axis, cells.metric, kind=_kind(cells, axis), lower_is_better=lower
         )
-        figures.append(Figure(f"axis-{axis}", data_of, said("told.axis", axis=axis)))
+        figures.append(Figure(f"axis-{axis}", data_of, said("told.axis", axis=axis_words(axis))))
     return Grid(cells.axes, cells.metric, rows, figures)
 
 
@@ -214,7 +218,11 @@ def effects_section(cells: CellsOf) -> Effects | None:
     if not cells.effects:
         return None
     labelled = [
-        (f"{effect.axis}  {effect.a} → {effect.b}", effect.verdict) for effect in cells.effects
+        (
+            said("effect.step", axis=axis_words(effect.axis), a=str(effect.a), b=str(effect.b)),
+            effect.verdict,
+        )
+        for effect in cells.effects
     ]
     figure = Figure("forest", forest_data(labelled[:MOST_EFFECTS]), said("told.forest"))
     sentences = [(str(effect.verdict.answer), effect_sentence(effect)) for effect in cells.effects]

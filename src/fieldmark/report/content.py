@@ -1,16 +1,18 @@
 """What stands on the page of a study, of a run, of a folder: pure data, no HTML, no language."""
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from fieldmark import durable
-from fieldmark.diagnosis.advice import next_experiments, next_experiments_of_study
-from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study
-from fieldmark.errors import FieldmarkError, RecordError
-from fieldmark.language import duration, said
+from fieldmark.diagnosis.advice import next_experiments
+from fieldmark.diagnosis.diagnose import best_run, diagnose_run, diagnose_study, rest_of
+from fieldmark.diagnosis.evidence import REHEARSAL, read_rehearsal
+from fieldmark.diagnosis.study_advice import next_experiments_of_study
+from fieldmark.errors import RecordError
+from fieldmark.language import Said, counted, duration, metric_words, said
 from fieldmark.report.cells import (
     CellsOf,
     effects_section,
@@ -22,34 +24,37 @@ from fieldmark.report.cells import (
 from fieldmark.report.diagnosed import advice_of, marks, sorted_findings
 from fieldmark.report.page import (
     Advice,
-    CellRow,
     Fact,
     Findings,
     Next,
     Origin,
     Page,
+    Rehearsed,
     Runs,
     Section,
     State,
+    Studies,
 )
+from fieldmark.report.rehearsed import rehearsal_page, rehearsed_section
 from fieldmark.report.runs import (
     curves_section,
     machine_facts,
     photo_check,
+    recipe_of,
     run_answer,
     run_cost,
     run_origin,
     run_photos,
     seconds_of,
 )
-from fieldmark.report.summary import RunRows, find, state_of_all, study_row
 from fieldmark.report.thumbnails import MayShow
+from fieldmark.studies.catalog import Catalog, RunSummary, Seen, StudySummary
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import JOURNAL, Study
 
 
 def page_of(folder: Path) -> Page:
-    """The page of whatever is in a folder: a study, a run, or several of them.
+    """The page of whatever is in a folder: a study, a run, a rehearsal, or several of them.
 
     Raises:
         RecordError: it is none of these, or its records can't be read.
@@ -58,16 +63,18 @@ def page_of(folder: Path) -> Page:
         return study_page(Study.open(folder))
     if (folder / MANIFEST).is_file():
         return run_page(Run(folder))
+    if (folder / REHEARSAL).is_file():
+        return rehearsal_page(folder)
     return folder_page(folder)
 
 
 def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
     """The page of a study, as far as it is; photos are shown where `may_show` allows it."""
     cells = CellsOf(study)
-    run = _shown_run(cells)
-    findings = sorted_findings([*diagnose_study(study), *(diagnose_run(run) if run else [])])
+    run = shown_run(study)
+    told = diagnose_study(study)
+    findings = sorted_findings([*told, *(rest_of(run, told) if run else [])])
     to_try = next_experiments_of_study(study, findings.fired)
-    to_try += next_experiments(run, findings.fired) if run else []
     sections: list[Section | None] = [
         _next(advice_of(findings, to_try)),
         grid_section(cells),
@@ -86,7 +93,7 @@ def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
     facts = [
         Fact(said("fact.cells"), str(plan.cells)),
         Fact(said("fact.runs"), said("value.of", done=plan.done, all=plan.runs)),
-        Fact(said("fact.judged_by"), study.design.metric),
+        Fact(said("fact.judged_by"), metric_words(study.design.metric)),
     ]
     if cells.photos:
         facts.append(Fact(said("fact.photos"), f"{cells.photos:,}"))
@@ -113,6 +120,7 @@ def run_page(run: Run, *, may_show: MayShow | None = None) -> Page:
         curves_section(run, marks(findings)),
         *_some(findings),
         *run_photos(run, may_show),
+        _rehearsed(run, findings),
         photo_check(run),
         run_cost(run),
         run_origin(run),
@@ -148,55 +156,81 @@ def folder_page(folder: Path) -> Page:
     Raises:
         RecordError: there is neither a run nor a study in it.
     """
-    found = find(folder)
-    if not found.runs and not found.studies:
+    catalog = Catalog(folder)
+    if not catalog.look():
         raise RecordError(
             f"`{folder}` holds no run and no study. Name a folder that `fieldmark train` or "
             "`fieldmark study run` wrote to."
         )
-    rows = sorted(RunRows(folder).rows(found.runs), key=lambda row: -row.started)
-    studies = [study_row(folder, place) for place in found.studies]
-    best = max((row for row in rows if row.value is not None), key=_value, default=None)
-    rows = [replace(row, best=row is best) for row in rows]
-    counts = {"runs": len(rows), "studies": len(studies)}
-    answer = said("answer.folder_plain", **counts)
-    if best:
-        answer = said("answer.folder", name=best.name, value=best.value, **counts)
-    states = [row.state for row in (*rows, *studies)]
+    return overview(catalog.seen())
+
+
+def overview(seen: Seen) -> Page:
+    """The page of a folder as it was seen."""
+    runs = seen.own_runs()
+    studies = sorted(seen.studies.values(), key=lambda study: study.place)
+    finished = [run for run in runs if run.status == "finished" and run.top1 is not None]
+    best = max(finished, key=lambda run: run.top1 or 0.0, default=None)
+    ended = [run.status != "running" for run in runs]
+    ended += [study.ended == len(study.states) for study in studies]
+    state: State = "running" if seen.under_way() else "finished" if ended else "waiting"
+    name = seen.folder.name or str(seen.folder)
     return Page(
         kind="folder",
-        name=folder.resolve().name,
-        title=folder.resolve().name,
-        answer=[answer],
-        state=state_of_all(states, done="running" not in states),
-        progress=(sum(state in {"finished", "failed", "pruned"} for state in states), len(states)),
+        name=name,
+        title=name,
+        answer=[_counted(runs, studies, best), *_damaged(seen)],
+        state=state,
+        progress=(sum(ended), len(ended)),
         facts=[
             Fact(said("fact.studies"), str(len(studies))),
-            Fact(said("fact.runs"), str(len(rows))),
+            Fact(said("fact.runs"), str(len(runs))),
         ],
-        sections=[Runs(rows, studies)],
+        sections=_there(
+            [
+                Studies(studies) if studies else None,
+                Runs(runs, best.place if best else None) if runs else None,
+            ]
+        ),
         made=durable.now(),
     )
 
 
-def _value(row: CellRow) -> float:
-    return row.value or 0.0
+def _counted(
+    runs: Sequence[RunSummary], studies: Sequence[StudySummary], best: RunSummary | None
+) -> Said:
+    counts = [
+        counted(f"count.{what}", len(found))
+        for what, found in (("runs", runs), ("studies", studies))
+        if found
+    ]
+    if not counts:
+        return said("answer.empty")
+    both = said("list.and", before=counts[0], last=counts[-1]) if len(counts) > 1 else counts[0]
+    if best is None:
+        return said("answer.folder_plain", counts=both)
+    return said("answer.folder", counts=both, name=best.place, value=best.top1)
+
+
+def _damaged(seen: Seen) -> list[Said]:
+    return [
+        said("answer.damaged", place=place, why=why) for place, why in sorted(seen.damaged.items())
+    ]
+
+
+def state_of_all(states: Collection[State], *, done: bool) -> State:
+    """Finished where all are done and one came to its end, else the state furthest from that."""
+    order: tuple[State, ...] = ("running", "waiting", "failed", "pruned", "finished")
+    if done and "finished" in states:
+        return "finished"
+    return next((state for state in order if state in states), "waiting")
 
 
 def shown_run(study: Study) -> Run | None:
-    """The run that stands for a study on its page."""
-    return _shown_run(CellsOf(study))
-
-
-def _shown_run(cells: CellsOf) -> Run | None:
-    """The best cell's first run; before any is finished, one that was begun."""
-    if cells.best_pair:
-        for result in cells.finished(cells.best_pair[0]):
-            try:
-                return Run(result.folder)
-            except FieldmarkError:
-                continue  # it was moved or removed
-    for found in sorted((cells.study.folder / "cells").glob(f"*/*/{MANIFEST}")):
+    """The run that stands for a study on its page: of the best cell, or one that was begun."""
+    if best := best_run(study):
+        return best
+    for found in sorted((study.folder / "cells").glob(f"*/*/{MANIFEST}")):
         return Run(found.parent)
     return None
 
@@ -208,9 +242,19 @@ def _study_origin(study: Study, run: Run | None) -> Origin:
     asked = ["fieldmark", "study", "run", file, *told]
     return Origin(
         shlex.join(asked),
-        machine_facts(run) if run else [],
+        machine_facts(run.manifest) if run else [],
         {"study.yaml": text, "base.yaml": base},
     )
+
+
+def _rehearsed(run: Run, findings: Findings) -> Rehearsed | None:
+    """What holds of earlier rehearsals; nothing where another Fieldmark wrote it."""
+    recipe = recipe_of(run)
+    rates = {stage.name: stage.lr for stage in recipe.stages} if recipe else {}
+    fired = {finding.check for finding in findings.fired}
+    with suppress(KeyError, TypeError, ValueError):
+        return rehearsed_section(read_rehearsal(run.folder), rates, fired)
+    return None
 
 
 def _some(findings: Findings) -> list[Section]:

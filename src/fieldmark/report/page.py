@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.language import Said
+from fieldmark.studies.catalog import RunSummary, StudySummary
 
-Kind = Literal["study", "run", "folder", "comparison", "photo"]
+Kind = Literal["study", "run", "folder", "rehearsal", "comparison", "photo"]
 State = Literal["waiting", "running", "finished", "failed", "pruned"]
 
 
@@ -63,10 +64,10 @@ class Next:
 
 @dataclass(frozen=True)
 class CellRow:
-    """One cell of a study, or one run of a folder.
+    """One cell of a study.
 
     Attributes:
-        name: The cell's hash, or the run's folder below the one looked at.
+        name: The cell's hash.
         settings: As shown, in the order of the table's axes.
         value: The objective's mean; None before the first result.
         low, high: Its 95 % interval over photos.
@@ -78,7 +79,6 @@ class CellRow:
         curve: A few values of the objective on the way, for a sparkline.
         run: Folder of a run to look at, below the page's own.
         best: Whether no other is better.
-        started: When, in seconds since the epoch; 0 where that says nothing.
     """
 
     name: str
@@ -94,7 +94,6 @@ class CellRow:
     curve: Sequence[float] = ()
     run: str | None = None
     best: bool = False
-    started: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,20 @@ class Effects:
 
 
 @dataclass(frozen=True)
+class Studies:
+    """The studies of a folder."""
+
+    id: ClassVar[str] = "studies"
+    rows: Sequence[StudySummary]
+
+
+@dataclass(frozen=True)
 class Runs:
-    """The runs of a folder, newest first."""
+    """The runs of a folder that belong to no study, newest first, and the place of the best."""
 
     id: ClassVar[str] = "runs"
-    rows: Sequence[CellRow]
-    studies: Sequence[CellRow] = ()
+    rows: Sequence[RunSummary]
+    best: str | None = None
 
 
 @dataclass(frozen=True)
@@ -219,6 +226,31 @@ class Uncertain:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """What came of an experiment before training.
+
+    Attributes:
+        told: In a sentence.
+        is_well: Whether it is as it should be.
+        check: Name of the finding that says more.
+    """
+
+    told: Said
+    is_well: bool
+    check: str | None = None
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What was tried on a model that nothing kept, before training."""
+
+    id: ClassVar[str] = "rehearsed"
+    tried: Sequence[Tried]
+    facts: Sequence[Fact]
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
 class PhotoCheck:
     """What was found when the photos were checked, before training."""
 
@@ -260,12 +292,14 @@ Section = (
     Next
     | Grid
     | Effects
+    | Studies
     | Runs
     | Curves
     | Findings
     | LookAlikes
     | Mistakes
     | Uncertain
+    | Rehearsed
     | PhotoCheck
     | Cost
     | Origin

@@ -13,13 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from fieldmark.charts.draw import FIXED, draw
-from fieldmark.diagnosis.finding import Finding
-from fieldmark.language import LANGUAGES, Lang, Said, Words, duration
+from fieldmark.diagnosis.finding import Among, Finding
+from fieldmark.language import LANGUAGES, Lang, Said, Words, axis_words, duration, metric_words
+from fieldmark.metrics import wilson_interval
 from fieldmark.report.assets import asset
 from fieldmark.report.page import Figure, Page
 
 SCRIPTS = ("vega.js", "page.js")
 STYLE = "page.css"
+POINTS = 40  # of a sparkline
 
 
 def render(
@@ -51,6 +53,8 @@ def render(
         live=live,
         languages=LANGUAGES,
         duration=duration,
+        axis_words=axis_words,
+        metric_words=metric_words,
         figure=lambda found: _figure(found, say),
         told=lambda found, part: finding_text(found, part, say),
         **({} if live else _inside()),
@@ -66,8 +70,18 @@ def finding_text(found: Finding, part: str, say: Words) -> str:
         "why_not": f"reasons.{found.reason}" if found.reason else f"checks.{found.check}.otherwise",
     }
     key = keys.get(part, f"checks.{found.check}.{part}")
-    numbers = {name: say.term(value) for name, value in found.numbers.items()}
-    return say(key, **numbers) if english and say.has(key) else english
+    if not english or not say.has(key):
+        return english
+    text = say(key, **{name: say.term(value) for name, value in found.numbers.items()})
+    return _among(found.among, found.check, text, say) if found.among and part == "title" else text
+
+
+def _among(among: Among, check: str, title: str, say: Words) -> str:
+    """The title of what a study's runs share, as `Among.says` has it."""
+    settings = say("among.settings", settings=among.settings) if among.settings else ""
+    where = say(f"among.{among.where}", **{**among.numbers, "settings": settings})
+    label = say(f"checks.{check}.label")
+    return say("among.title", **{**among.numbers, "label": label}, where=where, title=title)
 
 
 def policy(scripts: Mapping[str, str], style: str) -> str:
@@ -124,10 +138,14 @@ def environment() -> Environment:
     )
     made.filters |= {
         "breakable": _breakable,
+        "capital": lambda text: text[:1].upper() + text[1:],
         "code": _code,
+        "interval": wilson_interval,
+        "metric": _metric,
         "percent": lambda value: f"{value:.1%}",
         "picture": _picture,
         "sparkline": _sparkline,
+        "thinned": _thinned,
         "when": _when,
     }
     made.tests["sentence"] = lambda value: isinstance(value, Said)
@@ -163,6 +181,20 @@ def _sparkline(values: list[float], width: int = 84, height: int = 20) -> str:
         f"{2 + n * (width - 4) / right:.1f},{height - 3 - (value - low) / span * (height - 6):.1f}"
         for n, value in enumerate(values)
     )
+
+
+def _metric(value: float | None, key: str) -> str:
+    """A value of a metric as a person reads it."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if key.endswith("loss") else f"{value:.1%}"
+
+
+def _thinned(values: tuple[float, ...]) -> tuple[float, ...]:
+    """A curve as some of its points, the last among them."""
+    if len(values) <= POINTS:
+        return values
+    return tuple(values[round(n * (len(values) - 1) / (POINTS - 1))] for n in range(POINTS))
 
 
 def _when(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """The sections on a single run: curves, photos, what was checked, cost, how to make it again."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +124,13 @@ def seconds_of(run: Run) -> float | None:
     return float(ended) - float(started) if started and ended else None
 
 
-def machine_facts(run: Run) -> list[Fact]:
+def machine_facts(manifest: Mapping[str, Any]) -> list[Fact]:
     """What the numbers depend on besides the recipe."""
-    machine = run.manifest.get("machine", {})
+    machine = manifest.get("machine", {})
     facts = [Fact(said(f"machine.{name}"), str(machine[name])) for name in SHOWN if name in machine]
     for name in ("backbone", "precision", "threads", "recipe_hash"):
-        if name in run.manifest:
-            facts.append(Fact(said(f"machine.{name}"), str(run.manifest[name])))
+        if name in manifest:
+            facts.append(Fact(said(f"machine.{name}"), str(manifest[name])))
     return facts
 
 
@@ -138,4 +138,4 @@ def run_origin(run: Run) -> Origin:
     """How to make it again."""
     recipe = str(run.folder / "recipe.yaml")
     command = shlex.join(["fieldmark", "train", recipe, "--out", f"{run.folder}-again"])
-    return Origin(command, machine_facts(run), {"recipe.yaml": run.recipe_text})
+    return Origin(command, machine_facts(run.manifest), {"recipe.yaml": run.recipe_text})

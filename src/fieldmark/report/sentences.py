@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fieldmark.language import Said, said
+from fieldmark.language import Said, axis_words, said
 from fieldmark.studies.effects import Effect, Interaction, Setting
 from fieldmark.studies.selection import Best
 from fieldmark.studies.table import Guess
@@ -24,8 +24,8 @@ def interaction_sentence(found: Interaction) -> Said:
     points = 100 * found.verdict.difference
     what = said(
         "effect.interaction_more" if points >= 0 else "effect.interaction_less",
-        first=first,
-        second=second,
+        first=axis_words(first),
+        second=axis_words(second),
         points=abs(points),
         a1=str(a1),
         b1=str(b1),
@@ -63,7 +63,7 @@ def guess_sentences(guess: Guess) -> list[Said]:
     size = said("guess.size", points=100 * guess.size) if guess.size else said("list.nothing")
     expected = said(
         f"guess.{guess.direction}",
-        axis=guess.axis,
+        axis=axis_words(guess.axis),
         against=str(guess.against),
         to=str(guess.to),
         size=size,
@@ -93,11 +93,17 @@ def axis_answer(axis: str, effects: Sequence[Effect]) -> Said:
         low, high = sorted(abs(100 * end) for end in (most.verdict.low, most.verdict.high))
         points = abs(100 * most.verdict.difference)
         return said(
-            "answer.matters", axis=axis, a=str(a), b=str(b), points=points, low=low, high=high
+            "answer.matters",
+            axis=axis_words(axis),
+            a=str(a),
+            b=str(b),
+            points=points,
+            low=low,
+            high=high,
         )
     if all(effect.verdict.answer == "noise" for effect in effects):
-        return said("answer.noise", axis=axis, care=100 * effects[0].verdict.care)
-    return said("answer.cannot_tell", axis=axis)
+        return said("answer.noise", axis=axis_words(axis), care=100 * effects[0].verdict.care)
+    return said("answer.cannot_tell", axis=axis_words(axis))
 
 
 def settings_words(settings: Mapping[str, object]) -> tuple[Said, ...]:
@@ -106,14 +112,14 @@ def settings_words(settings: Mapping[str, object]) -> tuple[Said, ...]:
 
 
 def _setting(axis: str, value: object) -> Said:
-    return said("list.setting", axis=axis, value=str(value))
+    return said("list.setting", axis=axis_words(axis), value=str(value))
 
 
 def _all(names: Sequence[str]) -> Said | str:
     """Names with the language's `and` between them."""
-    words: Said | str = names[0]
+    words = axis_words(names[0])
     for name in names[1:]:
-        words = said("list.and", before=words, last=name)
+        words = said("list.and", before=words, last=axis_words(name))
     return words
 
 

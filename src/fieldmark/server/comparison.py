@@ -1,14 +1,14 @@
 """What is different between any two: runs, or cells of a study with all their seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fieldmark.charts.forest import forest_data
 from fieldmark.errors import RecordError, SettingError
-from fieldmark.language import said
+from fieldmark.language import Words, said
 from fieldmark.report.page import Figure
 from fieldmark.report.runs import curves_section
-from fieldmark.report.sentences import verdict_sentence
+from fieldmark.report.sentences import settings_words, verdict_sentence
 from fieldmark.server.sections import Choice, Choices, Comparison
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.catalog import CELLS, Seen
@@ -46,7 +46,7 @@ def choices(study: Study, place: str, a: str | None = None, b: str | None = None
     outer = "" if place == "." else f"{place}/"
     return Choices(
         [
-            Choice(f"{outer}{CELLS}/{cell.hash}", settings(cell.points[0]))
+            Choice(f"{outer}{CELLS}/{cell.hash}", settings_words(cell.points[0]))
             for cell in study.cells
             if cell.hash in done
         ],
@@ -55,7 +55,7 @@ def choices(study: Study, place: str, a: str | None = None, b: str | None = None
     )
 
 
-def names_at(seen: Seen, places: Sequence[str]) -> list[str]:
+def names_at(seen: Seen, places: Sequence[str], say: Words) -> list[str]:
     """What a reader calls places: a cell by its settings, a run by its own."""
     names = []
     for place in places:
@@ -65,11 +65,12 @@ def names_at(seen: Seen, places: Sequence[str]) -> list[str]:
             names.append(place)
             continue
         cells = Study.open(seen.folder / found.place).cells
-        names.append(next((settings(c.points[0]) for c in cells if c.hash == cell), place))
+        points = next((c.points[0] for c in cells if c.hash == cell), None)
+        names.append(say.join(settings_words(points)) if points else place)
     return names
 
 
-def comparison(seen: Seen, a: str, b: str) -> Comparison:
+def comparison(seen: Seen, a: str, b: str, say: Words) -> Comparison:
     """Two places, photo by photo.
 
     Raises:
@@ -79,18 +80,19 @@ def comparison(seen: Seen, a: str, b: str) -> Comparison:
     split = _shared_split([run for side in sides for run in side])
     of_a, of_b = (read_answers(side, split) for side in sides)
     verdict = compare(of_a, of_b)
-    first, second = names_at(seen, (a, b))
-    figures = [
-        Figure("difference", forest_data([(f"{second} – {first}", verdict)]), said("told.forest"))
+    first, second = names_at(seen, (a, b), say)
+    difference = forest_data([(f"{second} – {first}", verdict)])
+    curves = [
+        curves_section(Run(side[0]), before=f"{name}-")
+        for side, name in zip(sides, ("a", "b"), strict=True)
     ]
-    for side, name in zip(sides, ("a", "b"), strict=True):
-        curves = curves_section(Run(side[0]), before=f"{name}-")
-        figures += curves.figures if curves else []
     return Comparison(
         split=split,
-        names=(f"{first} ({of_a.top1:.1%})", f"{second} ({of_b.top1:.1%})"),
+        names=(first, second),
+        top1=(of_a.top1, of_b.top1),
         verdict=verdict_sentence(verdict, first, second),
-        figures=figures,
+        figures=[Figure("difference", difference, said("told.forest"))],
+        curves=[found.figures if found else [] for found in curves],
         classes=changed_classes(of_a, of_b)[:MOST_CLASSES] if of_a.classes is not None else [],
     )
 
@@ -102,8 +104,3 @@ def _shared_split(runs: Sequence[Path]) -> str:
     raise RecordError(
         "These two hold no predictions of a split they share. Run `fieldmark eval` on each."
     )
-
-
-def settings(point: Mapping[str, object]) -> str:
-    """A cell's settings, as in `lr 1, size 224`."""
-    return ", ".join(f"{name} {value}" for name, value in point.items()) or "-"

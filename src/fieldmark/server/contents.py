@@ -5,18 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from fieldmark import durable
-from fieldmark.language import Said, Words, said
-from fieldmark.report.content import run_page, study_page
-from fieldmark.report.page import Fact, Kind, Page, State
-from fieldmark.server.comparison import choices, comparison, settings
+from fieldmark.language import Said, Words
+from fieldmark.report.content import overview, run_page, study_page
+from fieldmark.report.page import Kind, Page
+from fieldmark.report.sentences import settings_words
+from fieldmark.server.comparison import choices, comparison
 from fieldmark.server.feed import Feed
 from fieldmark.server.sections import (
     FailedSlot,
     LiveSection,
     Naming,
     Now,
-    RunList,
-    StudyList,
 )
 from fieldmark.studies.catalog import RunSummary, Seen, StudySummary
 from fieldmark.studies.run import Run
@@ -48,7 +47,7 @@ class Contents:
 
     def comparison(self, a: str, b: str, say: Words) -> Page:
         """Two places side by side."""
-        found = comparison(self.feed.seen(), a, b)
+        found = comparison(self.feed.seen(), a, b, say)
         return _page("comparison", say("live.compared"), [found], answer=[found.verdict])
 
     def naming(self, most_megabytes: int, say: Words) -> Page:
@@ -73,36 +72,8 @@ class Contents:
 
 
 def _folder(seen: Seen) -> Page:
-    runs, under_way = seen.own_runs(), seen.under_way()
-    studies = sorted(seen.studies.values(), key=lambda study: study.place)
-    sections: list[LiveSection] = []
-    if under_way:
-        sections.append(Now(None, under_way))
-    if studies:
-        sections.append(StudyList(studies))
-    if runs:
-        sections.append(RunList(runs))
-    facts = [
-        Fact(said("fact.studies"), str(len(studies))),
-        Fact(said("fact.runs"), str(len(runs))),
-    ]
-    name = seen.folder.name or str(seen.folder)
-    best = max(runs, key=_top1, default=None)
-    if best and _top1(best) >= 0:
-        answer = said(
-            "answer.folder",
-            runs=len(runs),
-            studies=len(studies),
-            name=best.place,
-            value=_top1(best),
-        )
-    else:
-        answer = said("answer.folder_plain", runs=len(runs), studies=len(studies))
-    damaged = [
-        said("live.damaged", place=place, why=why) for place, why in sorted(seen.damaged.items())
-    ]
-    state: State = "running" if under_way else "finished" if runs or studies else "waiting"
-    return _page("folder", name, sections, answer=[answer, *damaged], facts=facts, state=state)
+    under_way = seen.under_way()
+    return _with(overview(seen), [Now(None, under_way)] if under_way else [])
 
 
 def _failed(study: Study) -> list[FailedSlot]:
@@ -111,13 +82,9 @@ def _failed(study: Study) -> list[FailedSlot]:
     for slot in study.slots():
         result = study.records.of(slot)
         if result and result.status == "failed":
-            told = settings(slot.cell.points[0])
+            told = settings_words(slot.cell.points[0])
             found.append(FailedSlot(slot.cell.hash, slot.seed, told, result.reason or ""))
     return found
-
-
-def _top1(run: RunSummary) -> float:
-    return run.latest.get("val/top1", -1.0) if run.status == "finished" else -1.0
 
 
 def _with(page: Page, sections: Sequence[LiveSection]) -> Page:
@@ -131,17 +98,15 @@ def _page(
     sections: Sequence[LiveSection],
     *,
     answer: Sequence[Said] = (),
-    facts: Sequence[Fact] = (),
-    state: State = "finished",
 ) -> Page:
     return Page(
         kind=kind,
         name=title,
         title=title,
         answer=answer,
-        state=state,
+        state="finished",
         progress=(1, 1),
-        facts=facts,
+        facts=(),
         sections=sections,
         made=durable.now(),
     )

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import math
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator
 from fieldmark.studies.catalog import Catalog, Seen
 
 EVERY = 1.0  # seconds between two looks
-STILL_THERE = 15.0  # seconds after which silence is broken, so that nobody hangs up
+STILL_THERE = 15.0  # seconds after which silence is broken; live.js waits for it
 
 
 class Feed:
@@ -24,6 +25,7 @@ class Feed:
 
     Attributes:
         version: Grows with every change.
+        mark: Of this very server; the versions of another say nothing beside it.
         every: Seconds between two looks.
     """
 
@@ -31,6 +33,7 @@ class Feed:
         self._catalog = catalog
         self._lock = threading.Lock()
         self.version = 0
+        self.mark = secrets.token_hex(4)
         self.every = every
         self._looked = -math.inf
         self._changed_at: dict[str, int] = {}
@@ -76,7 +79,7 @@ class Feed:
             self._watching = asyncio.create_task(self._watch())
         try:
             told = self.version
-            yield _event("version", told)
+            yield _event("version", f"{self.mark}-{told}")
             while not self._is_closed:
                 pulse = self._pulse
                 if self.version == told:
@@ -85,7 +88,7 @@ class Feed:
                 with self._lock:
                     changed = sorted(p for p, v in self._changed_at.items() if v > told)
                     told = self.version
-                yield _event("changed", changed) if changed else ": still there\n\n"
+                yield _event("changed", changed) if changed else _event("still", told)
         finally:
             self._listeners -= 1
 

@@ -16,7 +16,6 @@ OURS = {
     "live.css": "text/css",
     "icon.svg": "image/svg+xml",
 }
-POINTS = 40  # of a sparkline
 
 
 def asset(name: str) -> tuple[str, str] | None:
@@ -54,8 +53,6 @@ def _environment() -> Environment:
         "link": link,
         "clock": clock,
         "below": _below,
-        "metric": _metric,
-        "thinned": _thinned,
     }
     return made
 
@@ -63,17 +60,3 @@ def _environment() -> Environment:
 def _below(place: str, outer: str) -> str:
     """A place as it is called inside another."""
     return place.removeprefix(f"{outer}/")
-
-
-def _metric(value: float | None, key: str) -> str:
-    """A value of a metric as a person reads it."""
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if key.endswith("loss") else f"{value:.1%}"
-
-
-def _thinned(values: tuple[float, ...]) -> tuple[float, ...]:
-    """A curve as some of its points, the last among them."""
-    if len(values) <= POINTS:
-        return values
-    return tuple(values[round(n * (len(values) - 1) / (POINTS - 1))] for n in range(POINTS))

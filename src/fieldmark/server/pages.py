@@ -49,7 +49,7 @@ class Here:
 
     Attributes:
         place: Of what it shows.
-        version: Of the folder when it was made.
+        version: Of the folder when it was made, as the feed tells it.
         crumbs: The way to it.
         now: Seconds since the epoch.
         may_control: As its reader.
@@ -58,7 +58,7 @@ class Here:
     """
 
     place: str
-    version: int
+    version: str
     crumbs: tuple[Crumb, ...]
     now: float
     may_control: bool
@@ -120,7 +120,7 @@ class Pages:
     def naming(self, reader: Reader, most_megabytes: int) -> str:
         """The page on which a photo is named."""
         page = self.contents.naming(most_megabytes, Words(reader.lang))
-        return self._render(page, ".", reader)
+        return self._render(page, ".", reader, self.feed.version)
 
     def _is_known(self, place: str) -> bool:
         seen = self.feed.seen()
@@ -133,12 +133,12 @@ class Pages:
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         with making:
-            version = self.feed.version_of(place)
+            now, version = self.feed.version, self.feed.version_of(place)
             with self._lock:
                 kept = self._kept.get(key)
             if kept and kept[0] == version:
                 return kept[1]
-            html = self._render(make(), place, reader, query)
+            html = self._render(make(), place, reader, now, query)
             with self._lock:
                 self._kept[key] = version, html
                 self._kept.move_to_end(key)
@@ -146,11 +146,13 @@ class Pages:
                     self._making.pop(self._kept.popitem(last=False)[0], None)
             return html
 
-    def _render(self, page: Page, place: str, reader: Reader, query: Query = ()) -> str:
+    def _render(
+        self, page: Page, place: str, reader: Reader, version: int, query: Query = ()
+    ) -> str:
         here = Here(
             place=place,
-            version=self.feed.version,
-            crumbs=self._crumbs(place),
+            version=f"{self.feed.mark}-{version}",  # what changed since is told, and shown then
+            crumbs=self._crumbs(place, page),
             now=durable.now(),
             may_control=reader.may_control,
             names_photos=self.names_photos,
@@ -164,8 +166,8 @@ class Pages:
             page, lang=reader.lang, live=True, template=template(), here=here, link=link_inside
         )
 
-    def _crumbs(self, place: str) -> tuple[Crumb, ...]:
-        """The folder, the study, the run: as far as the place is inside."""
+    def _crumbs(self, place: str, page: Page) -> tuple[Crumb, ...]:
+        """The folder, the study, the run: as far as the place is inside; last, what is neither."""
         seen = self.feed.seen()
         way = [Crumb(seen.folder.name or str(seen.folder), link("."))]
         run = seen.runs.get(place)
@@ -174,4 +176,6 @@ class Pages:
             way.append(Crumb(outer, link(outer)))
         if place != ".":
             way.append(Crumb(place.removeprefix(f"{outer}/"), link(place)))
+        if page.kind in {"comparison", "photo"}:
+            way.append(Crumb(page.title, ""))
         return tuple(way)

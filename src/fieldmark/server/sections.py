@@ -1,4 +1,4 @@
-"""What the live page shows besides the report: what is under way, all runs, a comparison of two."""
+"""What the live page shows besides the report: what is under way, a comparison of two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class FailedSlot:
 
     cell: str
     seed: int
-    settings: str
+    settings: tuple[Said, ...]
     reason: str
 
 
@@ -31,32 +31,16 @@ class Now:
 
 
 @dataclass(frozen=True)
-class StudyList:
-    """The studies of a folder."""
-
-    id: ClassVar[str] = "studies"
-    rows: Sequence[StudySummary]
-
-
-@dataclass(frozen=True)
-class RunList:
-    """The runs of a folder that belong to no study, the newest first."""
-
-    id: ClassVar[str] = "runs"
-    rows: Sequence[RunSummary]
-
-
-@dataclass(frozen=True)
 class Choice:
     """Something that can be compared.
 
     Attributes:
         place: As the address of the comparison has it.
-        name: As shown.
+        name: As shown: settings, one after the other.
     """
 
     place: str
-    name: str
+    name: tuple[Said, ...]
 
 
 @dataclass(frozen=True)
@@ -71,13 +55,25 @@ class Choices:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is different between two, and whether that is real."""
+    """What is different between two, and whether that is real.
+
+    Attributes:
+        split: Whose photos they were judged by.
+        names: Of both.
+        top1: Of both.
+        verdict: In a sentence.
+        figures: The difference.
+        curves: Of a run of each; its trainings' first where it has several.
+        classes: Those that changed most.
+    """
 
     id: ClassVar[str] = "comparison"
     split: str
     names: tuple[str, str]
+    top1: tuple[float, float]
     verdict: Said
     figures: Sequence[Figure]
+    curves: Sequence[Sequence[Figure]]
     classes: Sequence[ClassChange]
 
 
@@ -89,4 +85,4 @@ class Naming:
     most_megabytes: int
 
 
-LiveSection = Now | StudyList | RunList | Choices | Comparison | Naming
+LiveSection = Now | Choices | Comparison | Naming

@@ -16,9 +16,11 @@ from fieldmark.studies.control import CONTROL, Order, newest
 from fieldmark.studies.progress import Progress, run_progress, study_seconds_left
 from fieldmark.studies.run import MANIFEST, METRICS, RECIPE, Run
 from fieldmark.studies.study import JOURNAL, LEASES, State, Study
+from fieldmark.studies.trial import OUT_OF_FOLD
 
 DEEPEST = 8  # folders below the one looked at
 CELLS = "cells"
+JUDGED_BY = ("val/top1", f"{OUT_OF_FOLD}/top1")
 Stamp = tuple[int, ...]
 
 
@@ -32,8 +34,10 @@ class RunSummary:
         status: `running` (a killed run too), `finished`, `failed` or `pruned`.
         reason: Why it failed.
         started, ended: In seconds since the epoch.
+        stages: Names of those that came to their end.
+        photos: How many there are in `val`.
         latest: Key -> the value recorded last.
-        curve: `val/top1` so far, (N,); of a run without it `train/loss`.
+        curve: What it is judged by so far, (N,); `train/loss` before that is known.
         progress: How far it is; None where it does not run.
         order: What was asked of it last.
         looks: Of how many photos it was seen, after it ended, where its model looked.
@@ -45,11 +49,18 @@ class RunSummary:
     reason: str | None
     started: float
     ended: float | None
+    stages: tuple[str, ...]
+    photos: int
     latest: Mapping[str, float]
     curve: tuple[float, ...]
     progress: Progress | None
     order: Order | None
     looks: int = 0
+
+    @property
+    def top1(self) -> float | None:
+        """Top-1 of the photos it is judged by, as recorded last."""
+        return next((self.latest[key] for key in JUDGED_BY if key in self.latest), None)
 
 
 @dataclass(frozen=True)
@@ -168,7 +179,8 @@ class Catalog:
                 new = self.studies.get(place) != summary
                 self.studies[place] = summary
         except (FieldmarkError, OSError, KeyError, TypeError, ValueError) as error:
-            self.damaged[place] = str(error)
+            lacks = isinstance(error, KeyError)
+            self.damaged[place] = f"its records lack {error}" if lacks else str(error)
             return True
         return new
 
@@ -255,7 +267,7 @@ def _summarize_run(run: Run, place: str, study: str | None) -> RunSummary:
     latest: dict[str, float] = {}
     for record in run.measured:
         latest.update(record["metrics"])
-    key = "val/top1" if "val/top1" in latest else "train/loss"
+    key = next((key for key in JUDGED_BY if key in latest), "train/loss")
     curve = [record["metrics"][key] for record in run.measured if key in record["metrics"]]
     started = float(run.manifest["started"])
     running = run.status == "running"
@@ -266,6 +278,8 @@ def _summarize_run(run: Run, place: str, study: str | None) -> RunSummary:
         reason=run.reason,
         started=started,
         ended=run.manifest.get("ended"),
+        stages=tuple(stage["name"] for stage in run.manifest.get("stages", ())),
+        photos=int(run.manifest.get("counts", {}).get("val", 0)),
         latest=latest,
         curve=tuple(value for value in curve if math.isfinite(value)),
         progress=run_progress(run) if running else None,

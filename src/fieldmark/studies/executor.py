@@ -294,6 +294,7 @@ def _worker(folder: Path, executor: LocalExecutor, number: int, pipe: Connection
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: sys.exit(0))
     _take_share_of_cores(number, executor.workers)
+    os.environ[machine.WORKER] = str(number)  # which GPU it takes, where there are some
     parent = multiprocessing.parent_process()
     for result in work(Study.open(folder), load(executor.run_trials), executor.lapse):
         with contextlib.suppress(OSError):

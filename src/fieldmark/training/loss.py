@@ -41,18 +41,22 @@ class Loss:
         return F.cross_entropy(
             logits,
             labels,
-            weight=self.class_weights,
+            weight=self._weights_at(logits.device),
             reduction="sum",
             label_smoothing=self.label_smoothing,
         )
 
     def weight(self, labels: Tensor) -> float:
         """What a batch weighs: the number of its samples where all classes weigh 1."""
-        if self.class_weights is None:
+        weights = self._weights_at(labels.device)
+        if weights is None:
             return len(labels)
         if labels.is_floating_point():
-            return float((labels @ self.class_weights).sum())
-        return float(self.class_weights[labels].sum())
+            return float((labels @ weights).sum())
+        return float(weights[labels].sum())
+
+    def _weights_at(self, device: torch.device) -> Tensor | None:
+        return None if self.class_weights is None else self.class_weights.to(device)
 
 
 PLAIN = Loss()

@@ -8,12 +8,14 @@ defined, so several are read, and an answer is given only where they agree.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 Curve = NDArray[np.float64]
+Why = Literal["diverges", "rises", "falls", "flat", "open", "noisy", "narrow"]
 
 SMOOTHED = 4.0  # steps: the width (one sigma) losses are averaged over
 BEGUN = 0.1  # of the whole fall: from here on the loss is falling
@@ -29,6 +31,7 @@ class Reading:
 
     begin: float | None = None
     lowest: float | None = None
+    why: Why | None = None
     reason: str | None = None
 
 
@@ -38,11 +41,13 @@ class RangeTest:
 
     Attributes:
         band: Lowest and highest rate worth trying, or None.
-        reason: Why there is no band, and what to do; None where there is.
+        why: Why there is no band, in a word; None where there is.
+        reason: The same in a sentence with its numbers, and what to do.
         readings: Of each repeat.
     """
 
     band: tuple[float, float] | None
+    why: Why | None
     reason: str | None
     readings: tuple[Reading, ...]
 
@@ -69,10 +74,10 @@ def read_range(lr: Curve, repeats: Sequence[Sequence[float]]) -> RangeTest:
         repeats: The losses of each repeat, in nats, up to S of them: fewer where it diverged.
     """
     readings = tuple(_read(lr, np.asarray(losses, np.float64)) for losses in repeats)
-    reasons = [reading.reason for reading in readings if reading.reason]
-    if reasons:
-        count = f" (in {len(reasons)} of {len(readings)} repeats)" if len(readings) > 1 else ""
-        return RangeTest(None, f"{reasons[0]}{count}", readings)
+    bad = [reading for reading in readings if reading.reason]
+    if bad:
+        count = f" (in {len(bad)} of {len(readings)} repeats)" if len(readings) > 1 else ""
+        return RangeTest(None, bad[0].why, f"{bad[0].reason}{count}", readings)
     begins = [reading.begin for reading in readings if reading.begin]
     lowest = [reading.lowest for reading in readings if reading.lowest]
     for name, rates in (("begins to fall", begins), ("is lowest", lowest)):
@@ -81,15 +86,15 @@ def read_range(lr: Curve, repeats: Sequence[Sequence[float]]) -> RangeTest:
                 f"noisy: repeats differ by {max(rates) / min(rates):.1f} times in where the loss "
                 f"{name} (lr {min(rates):.2g} to {max(rates):.2g}); use larger batches"
             )
-            return RangeTest(None, reason, readings)
+            return RangeTest(None, "noisy", reason, readings)
     low, high = max(begins), min(lowest) / BELOW_MINIMUM
     if low >= high:
         reason = (
             f"too narrow: the loss begins to fall at lr {low:.2g} and is lowest at "
             f"{min(lowest):.2g}; the test is too short for so steep a rise"
         )
-        return RangeTest(None, reason, readings)
-    return RangeTest((low, high), None, readings)
+        return RangeTest(None, "narrow", reason, readings)
+    return RangeTest((low, high), None, None, readings)
 
 
 def _read(lr: Curve, losses: Curve) -> Reading:
@@ -97,7 +102,8 @@ def _read(lr: Curve, losses: Curve) -> Reading:
     edge = max(1, round(EDGE * len(lr)))
     ends = f"lr {lr[0]:.2g} to {lr[-1]:.2g}"
     if len(losses) <= 2 * edge:
-        return Reading(reason=f"it diverges from the start ({ends}); begin far lower")
+        told = f"it diverges from the start ({ends}); begin far lower"
+        return Reading(why="diverges", reason=told)
     curve = smoothed(losses)
     place = int(curve.argmin())
     first, start, next_to_it = (
@@ -106,16 +112,19 @@ def _read(lr: Curve, losses: Curve) -> Reading:
     fall = start - float(curve[place])
     noise = _noise(losses[: max(place, 2 * edge) + 1])
     if place < edge and losses[-edge:].mean() > start + 2 * noise:
-        return Reading(reason=f"the loss rises from the start ({ends}); begin far lower")
+        told = f"the loss rises from the start ({ends}); begin far lower"
+        return Reading(why="rises", reason=told)
     still = np.flatnonzero(curve[: place + 1] >= start - BEGUN * fall)
     if first - next_to_it > max(LEAST_FALL * first, 2 * noise) or not len(still):
-        return Reading(reason=f"the loss falls from the first steps on ({ends}); begin lower")
+        told = f"the loss falls from the first steps on ({ends}); begin lower"
+        return Reading(why="falls", reason=told)
     if fall < max(LEAST_FALL * start, 2 * noise):
         rises = losses[-edge:].mean() > start + 2 * noise
         then = "before it rises; use larger batches" if rises else "all along; go higher"
-        return Reading(reason=f"flat: the loss hardly falls from {start:.2f} ({ends}) {then}")
+        told = f"flat: the loss hardly falls from {start:.2f} ({ends}) {then}"
+        return Reading(why="flat", reason=told)
     if place >= len(lr) - edge:
-        return Reading(reason=f"the loss still falls at the end ({ends}); go higher")
+        return Reading(why="open", reason=f"the loss still falls at the end ({ends}); go higher")
     return Reading(float(lr[min(still[-1] + 1, place)]), float(lr[place]))
 
 

@@ -28,8 +28,8 @@ class Passes:
     """How many samples go through the network at once: whole batches, or what memory allows.
 
     A batch cut in passes gives the same gradient, for each pass weighs by its samples. What differs
-    is what is drawn or measured a pass: dropout has other masks, as in any accumulation, and
-    BatchNorm in training sees fewer samples at a time. Photos are mixed before, so mixing does not.
+    is what is measured a pass: BatchNorm in training sees fewer samples at a time. Photos are mixed
+    before, and dropout masks belong to samples, so neither does.
 
     Args:
         most: samples in a pass; None for whole batches.

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from fieldmark.errors import TrainingError
+from fieldmark.layers.dropout import drawn_for
 from fieldmark.layers.weights import tensors_hash
 from fieldmark.training.loss import PLAIN, Loss
 from fieldmark.training.memory import Passes, is_out_of_memory, moving_statistics, undone_on_error
@@ -103,7 +104,7 @@ def train_steps(
         optimizer: its groups carry `base_lr`.
         model: what `network` computes with, wholly or in part.
         factor: step, from 0, to the multiplier of every `base_lr`.
-        seed: of dropout and its like, which depend on it and on the step alone.
+        seed: of dropout and its like: masks depend on it, the step and the sample.
         loss: what is lowered.
         clip_norm: longest gradient a step may take.
         before_step: called when the gradient is there and nothing has moved.
@@ -123,8 +124,7 @@ def train_steps(
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor(step)
         weight = _agree(world, sum(loss.weight(batch.labels) for batch in batches), passes)
-        drawn = seed + step + (world.rank << 40)  # no two processes may mask alike
-        gradient = _Gradient(network, optimizer, loss, weight, drawn, statistics)
+        gradient = _Gradient(network, optimizer, loss, weight, seed + step, world.rank, statistics)
         total, parts = gradient.fitting(batches, passes)
         total = _add_up(world, total, optimizer)
         bad = _what_is_not_finite(total, optimizer, whole=look)
@@ -160,7 +160,8 @@ class _Gradient:
     optimizer: Optimizer
     loss: Loss
     weight: float
-    seed: int
+    seed: int  # of the step
+    rank: int
     statistics: Sequence[Tensor]
 
     def take(self, batches: Sequence[Batch]) -> float:
@@ -168,9 +169,12 @@ class _Gradient:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed % 2**63)
+            # What a backbone draws knows no sample; no two processes may draw the same.
+            torch.default_generator.manual_seed((self.seed + (self.rank << 40)) % 2**63)
             for batch in batches:
-                part = self.loss.total(self.network(batch.inputs), batch.labels) / self.weight
+                with drawn_for(self.seed, batch.indices):
+                    logits = self.network(batch.inputs)
+                part = self.loss.total(logits, batch.labels) / self.weight
                 part.backward()  # type: ignore[no-untyped-call]
                 total += part.item()
         return total

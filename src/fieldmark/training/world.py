@@ -85,7 +85,7 @@ class World:
             return row[None]
         from accelerate.utils import gather  # noqa: PLC0415
 
-        return cast("Tensor", gather(row[None]))
+        return cast("Tensor", gather(row[None].to(_state().device))).to(row.device)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Together: the sum of what each process has, the same bits on all of them."""
@@ -93,7 +93,7 @@ class World:
             return tensor
         from accelerate.utils import reduce  # noqa: PLC0415
 
-        return cast("Tensor", reduce(tensor, "sum"))
+        return cast("Tensor", reduce(tensor.to(_state().device), "sum")).to(tensor.device)
 
     @torch.no_grad()
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
@@ -103,7 +103,8 @@ class World:
         """
         if self.size == 1:
             return
-        there = torch.tensor([float(p.grad is not None) for p in parameters])
+        device = parameters[0].device
+        there = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
         zero = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         total = self.sum(torch.cat([there, *(gradient.flatten() for gradient in zero)]))
         there, rest = total[: len(parameters)], total[len(parameters) :]
@@ -129,4 +130,4 @@ def world() -> World:
 def _state() -> Any:
     from accelerate import PartialState  # noqa: PLC0415 - takes long, and most trainings are alone
 
-    return PartialState(cpu=True)
+    return PartialState(cpu=not torch.cuda.is_available())

@@ -4,9 +4,12 @@
 (() => {
   const REST = 1000; // milliseconds between two updates, at least
   const SHARE = 4; // so many times as long as an update took: training needs the machine more
+  const AGAIN = 2000; // milliseconds until a lost connection is tried again
+  const SILENCE = 40000; // milliseconds without a word; the server breaks silence every 15 s
   const bar = document.getElementById("bar");
   const sources = new Map(); // id -> HTML of a part as the server sent it, before charts are drawn
   let events = null;
+  let timer = 0; // until the connection is tried again, or is taken for lost
   let wanted = false;
   let busy = false;
 
@@ -76,7 +79,7 @@
       swap(mine, next);
     }
     document.title = page.title;
-    link(true);
+    link("on");
     filter();
     tick();
   }
@@ -94,9 +97,11 @@
         const answer = await fetch(location.href, { headers: { accept: "text/html" } });
         if (answer.ok) {
           update(new DOMParser().parseFromString(await answer.text(), "text/html"));
+        } else {
+          link(answer.status === 404 ? "gone" : "off");
         }
       } catch {
-        link(false); // the server is gone; when it is back, so are its events
+        lost();
       }
       const rest = Math.max(REST, SHARE * (performance.now() - began));
       await new Promise((done) => setTimeout(done, rest));
@@ -104,11 +109,11 @@
     busy = false;
   }
 
-  function link(on) {
+  function link(how) {
     const told = document.getElementById("link");
-    const text = on ? told.dataset.on : told.dataset.off;
+    const text = told.dataset[how];
     if (told.textContent !== text) told.textContent = text;
-    told.classList.toggle("off", !on);
+    told.classList.toggle("off", how !== "on");
   }
 
   const place = () => document.getElementById("bar").dataset.place;
@@ -118,21 +123,40 @@
 
   // A hidden page does not listen: a browser grants a server six connections, to all its pages.
   function listen() {
-    if (document.hidden) {
-      events?.close();
-      events = null;
-      return;
-    }
+    if (document.hidden) return hangUp();
     if (events) return;
+    hangUp();
     events = new EventSource("/events");
     events.addEventListener("version", (event) => {
-      link(true);
-      if (event.data !== document.getElementById("bar").dataset.version) refresh();
+      heard();
+      link("on");
+      const mine = document.getElementById("bar").dataset.version;
+      if (JSON.parse(event.data) !== mine) refresh(); // something was missed
     });
     events.addEventListener("changed", (event) => {
+      heard();
       if (JSON.parse(event.data).some(isHere)) refresh();
     });
-    events.addEventListener("error", () => link(false));
+    events.addEventListener("still", heard);
+    events.addEventListener("error", lost);
+  }
+
+  function hangUp() {
+    clearTimeout(timer);
+    events?.close();
+    events = null;
+  }
+
+  function heard() {
+    clearTimeout(timer);
+    timer = setTimeout(lost, SILENCE);
+  }
+
+  // Browsers differ in which errors they try again after; here all are alike.
+  function lost() {
+    link("off");
+    hangUp();
+    timer = setTimeout(listen, AGAIN);
   }
 
   // -- what needs no server ---------------------------------------------------------------------
@@ -172,7 +196,8 @@
   remember(document);
   document.addEventListener("input", (event) => event.target.closest("#runs-form") && filter());
   document.addEventListener("visibilitychange", listen);
-  window.addEventListener("pagehide", () => events?.close());
+  window.addEventListener("pagehide", hangUp);
+  window.addEventListener("pageshow", listen); // again, after a step back to this page
   setInterval(tick, 1000);
   filter();
   listen();

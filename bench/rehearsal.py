@@ -1,0 +1,141 @@
+"""What `fieldmark rehearse` is worth: on healthy recipes, and on ones with planted faults.
+
+The recipes are those of `bench/diagnosis.py`'s bank, which is built first where it is not there;
+then each is rehearsed as a user would, in some seconds. Checks are tuned on one half; the other is
+opened once, at the end: each opening is to be logged in docs/LOG.md.
+
+    python bench/rehearsal.py
+    python bench/rehearsal.py --show
+    python bench/rehearsal.py --split held-back --json
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from curves.bank import LABELS, SETTINGS
+from curves.rehearsals import FAULTS, Rehearsed, record_of, rehearsals
+from curves.score import COUNTS, LEAST_NAMED, MOST_FALSE, Rate
+from curves.settings import SPLITS, Setting
+from diagnosis import bank_folder
+from fieldmark.diagnosis.before_training import CHECKS
+from fieldmark.diagnosis.evidence import gather
+from fieldmark.diagnosis.schedule import no_band_of_rates
+from fieldmark.studies.run import Run
+
+REHEARSED = (*(check for check in CHECKS if check.name != "loss_at_start"), no_band_of_rates)
+NAMED_BY = {fault.name: fault.checks for fault in FAULTS}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A rehearsal, and what fires: check -> severity."""
+
+    known: Rehearsed
+    found: dict[str, str]
+
+    @classmethod
+    def of(cls, known: Rehearsed, bank: Path) -> Self:
+        evidence = gather(Run(bank / known.run), bank / known.folder)
+        findings = [check(evidence) for check in REHEARSED]
+        return cls(known, {f.check: f.severity for f in findings if f.outcome == "fires"})
+
+    @property
+    def is_named(self) -> bool:
+        checks = NAMED_BY[self.known.fault or ""]
+        return any(self.found.get(check) in COUNTS for check in checks)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What rehearsals are worth on a part of the bank."""
+
+    judged: Sequence[Judged]
+
+    @property
+    def healthy(self) -> list[Judged]:
+        return [one for one in self.judged if one.known.fault is None]
+
+    def faulty(self, *names: str) -> list[Judged]:
+        return [one for one in self.judged if one.known.fault in (names or NAMED_BY)]
+
+    @property
+    def named(self) -> Rate:
+        return Rate.of([one.is_named for one in self.faulty()])
+
+    @property
+    def false(self) -> Rate:
+        return Rate.of(["problem" in one.found.values() for one in self.healthy])
+
+    @property
+    def missed(self) -> list[str]:
+        found = []
+        if self.named.share < LEAST_NAMED:
+            found.append(f"{self.named.share:.1%} of faults named, not {LEAST_NAMED:.0%}")
+        if self.false.share > MOST_FALSE:
+            found.append(f"{self.false.share:.1%} of healthy recipes alarmed, not {MOST_FALSE:.0%}")
+        return found
+
+    def lines(self) -> list[str]:
+        """A row for each fault, by check, and one of the healthy."""
+        names = [check.name for check in REHEARSED]
+        lines = [f"{'fault':24} {'named':>22} " + " ".join(f"{name:>23}" for name in names)]
+        rows = {fault: self.faulty(fault) for fault in NAMED_BY}
+        for fault, ones in {**rows, "all faults": self.faulty(), "healthy": self.healthy}.items():
+            told = self.false if fault == "healthy" else Rate.of([one.is_named for one in ones])
+            by = [Rate.of([name in one.found for one in ones]) for name in names]
+            lines.append(f"{fault:24} {told!s:>22} " + " ".join(f"{rate!s:>23}" for rate in by))
+        return lines
+
+
+def judge(bank: Path, split: str, settings: int, *, built: bool) -> Score:
+    started, judged = time.perf_counter(), []
+    for number in range(settings):
+        setting = Setting(split, number, bank)
+        if built and not (setting.folder / LABELS).is_file():
+            continue
+        judged += [Judged.of(one, bank) for one in rehearsals(setting)]
+        seconds = time.perf_counter() - started
+        print(f"{setting.name}: {len(judged)} so far, {seconds:.0f} s", file=sys.stderr)
+    return Score(judged)
+
+
+def show(score: Score, bank: Path) -> None:
+    """What was found of each miss and each false alarm."""
+    for one in score.judged:
+        if one.known.fault and one.is_named:
+            continue
+        if one.known.fault or one.found:
+            record = record_of(one.known, bank)
+            told = {name: record[name] for name in ("overfit", "blank")}
+            bands = {stage: test["reason"] for stage, test in record["range"].items()}
+            print(f"{one.known.folder}: {one.found} {told} {bands}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bank", type=Path, default=bank_folder(), help="where runs are kept")
+    parser.add_argument("--split", choices=SPLITS, default="tune")
+    parser.add_argument("--settings", type=int, default=SETTINGS, help="how many of the split")
+    parser.add_argument("--built", action="store_true", help="leave out settings without a bank")
+    parser.add_argument("--show", action="store_true", help="name each miss and each false alarm")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as well")
+    options = parser.parse_args()
+    score = judge(options.bank, options.split, options.settings, built=options.built)
+    print("\n".join([f"{options.split}: {len(score.judged)} rehearsals\n", *score.lines()]))
+    if options.show:
+        show(score, options.bank)
+    print("\ntargets:", "missed: " + " · ".join(score.missed) if score.missed else "met")
+    if options.json:
+        found = {"named": score.named.share, "false": score.false.share, "missed": score.missed}
+        print(json.dumps(found | {"of": [score.named.count, score.false.count]}))
+    return 1 if score.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
