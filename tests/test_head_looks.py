@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fieldmark import durable, head_looks, trials
+from fieldmark.build import build, features_key
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import DataError, RecordError
 from fieldmark.head_looks import add_looks
@@ -167,11 +168,32 @@ def test_photos_that_changed_are_refused(
 def test_a_report_does_not_see_all_photos_anew(
     photos: Path, store: FeatureStore, tmp_path: Path
 ) -> None:
-    run = _run(_recipe(photos), tmp_path / "run", store)
+    run = _run(_recipe(photos, "views"), tmp_path / "run", store)
     with pytest.raises(DataError, match=r"are no longer kept\. Run its study again"):
         add_looks(run, FeatureStore(tmp_path / "empty"), only_from_kept=True)
-    add_looks(run, FeatureStore(tmp_path / "empty"))
+    second = features_key(build(check_text(run.recipe_text, Recipe, name="run")), 1)
+    (store.folder / second).rename(tmp_path / "held")  # of the two views one is left
+    with pytest.raises(DataError, match=r"are no longer kept\. Run its study again"):
+        add_looks(run, store, only_from_kept=True)
+    (tmp_path / "held").rename(store.folder / second)
+    add_looks(run, store, only_from_kept=True)
     assert has_looks(run)
+
+
+def test_photos_that_are_gone_are_told(
+    store: FeatureStore,
+    tmp_path: Path,
+    draw_squares: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trials, "start_head", lambda *_: None)
+    own = draw_squares(tmp_path / "own", per_class=16, noise=110)
+    run = _run(_recipe(own), tmp_path / "run", store)
+    for number, photo in enumerate(sorted(own.rglob("*.png"))):
+        photo.rename(photo.with_name(f"other-{number}.png"))
+    with pytest.raises(DataError, match=r"None of the photos that .* was judged by is where it"):
+        add_looks(run, store)
+    assert "looked" not in Run(run.folder).manifest
 
 
 def test_killed_at_any_write_nothing_is_lost(

@@ -94,9 +94,9 @@ def _share_work(store: FeatureStore, key: str, ids: Sequence[str], compute: Comp
     world().wait()
 
 
-def are_kept(task: Task, store: FeatureStore) -> bool:
-    """Whether the store has maps of as many photos as train and val are, so that none need be seen.
+def are_kept(task: Task, store: FeatureStore, number: int = 0) -> bool:
+    """Whether the store has maps of as many photos as train and val are, in one of their views.
 
     Their files are not read for it, so that in a folder whose photos were exchanged it may err.
     """
-    return store.count(features_key(task)) >= len(task.split.train) + len(task.split.val)
+    return store.count(features_key(task, number)) >= len(task.split.train) + len(task.split.val)

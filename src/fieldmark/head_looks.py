@@ -65,6 +65,8 @@ def add_looks(
         looks = fold_looks(found, kept)
     else:
         looks = _trained_again(run, found, store, reporter or Silent(), only_from_kept)
+    if not looks:
+        raise DataError(f"None of the photos that `{run.folder}` was judged by is where it was.")
     with RunWriter.open(run.folder) as writer:
         write_looks(run, looks)
         by = "the weights it kept" if kept else "its classifier, trained again"
@@ -77,14 +79,15 @@ def _trained_again(
     recipe = check_text(run.recipe_text, Recipe, name=str(run.folder))
     trial = Trial(recipe, run.folder, run.manifest.get("folds"))
     task = shared_task(trial, store, reporter)
-    if only_from_kept and not are_kept(task, store):
+    head = start_head(task, trial)
+    if head is None:
+        raise RecordError(f"`{run.folder}` was not trained on frozen features alone.")
+    kept = [are_kept(task, store, number) for number in range(head.views)]
+    if only_from_kept and not all(kept):
         raise DataError(
             f"The features that `{run.folder}` was trained on are no longer kept. Run its study "
             "again to have them computed anew: nothing else will be."
         )
-    head = start_head(task, trial)
-    if head is None:
-        raise RecordError(f"`{run.folder}` was not trained on frozen features alone.")
 
     def progress(done: int, total: int) -> None:
         reporter.progress("features", done, total, {})

@@ -18,7 +18,7 @@ from fieldmark.charts.look import (
 )
 from fieldmark.language import Words, axis_words, metric_words
 
-CELL_WIDTH, CELL_HEIGHT, PLOT_HEIGHT, WIDTH = 88, 46, 200, 640
+CELL_WIDTH, CELL_HEIGHT, PLOT_HEIGHT, WIDTH = 74, 46, 200, 640
 _SCALES = {"words": "ordinal", "numbers": "linear", "ratios": "log"}
 
 
