@@ -41,7 +41,7 @@ TRAINING = tuple(
     f"training.{name}"
     for name in (
         *("world", "optim", "loss", "nonfinite", "memory", "stage", "features"),
-        *("heads", "many_heads", "exact", "checkpoint", "average", "observe"),
+        *("heads", "dual_heads", "many_heads", "exact", "checkpoint", "average", "observe"),
         "lr_range",
     )
 )

@@ -10,6 +10,7 @@ from PIL import Image
 from fieldmark.build import build, checked_photos
 from fieldmark.checked_yaml import check_text
 from fieldmark.cost import Cost, Pass, size_of
+from fieldmark.head_cost import SEEING
 from fieldmark.probe import Timed, intervals, time_stage
 from fieldmark.recipe import Recipe
 from fieldmark.shipped import base_text
@@ -80,6 +81,7 @@ def test_a_cold_cache_is_a_pass_and_a_warm_one_is_not(folder: Path, tmp_path: Pa
     assert shared.missing == 1
     assert photos == len(shared.photos)
     assert "32 px: through the backbone" in cold.by_part()
+    assert SEEING in cold.by_part()  # one head is trained again
     results = list(LocalExecutor("fieldmark.trials:run_trials").run(asked))
     assert [result.status for result in results] == ["finished"] * 4
 
@@ -117,6 +119,7 @@ def test_trainings_are_counted_with_their_steps(folder: Path, tmp_path: Path):
     parts = told.by_part()
     assert photos == len(build(asked.cells[0].recipe).split.val)
     assert {"32 px: stage head", "32 px: stage all"} <= parts.keys()
+    assert SEEING not in parts  # such runs keep it as they end
     longer = study(folder, tmp_path / "longer", "base.yaml", "stages.all.length=40 epochs")
     more = foresee(longer, FeatureStore(tmp_path / "cache"))[0].by_part()
     assert more["32 px: stage all"] > 5 * parts["32 px: stage all"]

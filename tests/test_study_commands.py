@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.errors import DataError, RecipeError, RecordError, SettingError
+from fieldmark.report.content import shown_run, study_page
 from fieldmark.shipped import base_text, find_design
 from fieldmark.studies.study import Study
 
@@ -94,6 +95,39 @@ def test_plan_run_show_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPat
         assert (row["seeds"], row["status"]) == (2, "finished")
     read = list(csv.DictReader(io.StringIO(_told("show", folder / "rates", "--format", "csv"))))
     assert len(read) == 4
+
+
+def test_a_study_ends_with_where_its_best_cell_looked(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+    out = tmp_path / "rates"
+    arguments = ("run", folder / "rates.yaml", "seeds=1", "--out", out)
+    assert _told(*arguments).count("Seeing where") == 1
+    (looked,) = out.rglob("looked.npz")  # of one run alone
+    shown = shown_run(Study.open(out))
+    assert shown
+    assert looked.parent.parent == shown.folder
+    assert "Seeing where" not in _told(*arguments)
+    photos = [
+        photo
+        for section in study_page(Study.open(out)).sections
+        if section.id in {"mistakes", "uncertain"}
+        for photo in section.photos
+    ]
+    assert photos
+    assert all(photo.looked for photo in photos)
+    looked.unlink()
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "empty"))
+    done = CliRunner().invoke(app, ["report", str(out)], catch_exceptions=False)
+    assert "It stays unknown: The features that" in done.stdout
+    assert "Wrote" in done.stdout
+    assert not looked.exists()
+    monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+    done = CliRunner().invoke(app, ["report", str(out)], catch_exceptions=False)
+    assert "stays unknown" not in done.stdout
+    assert looked.exists()
+    assert (out / "report.html").is_file()
 
 
 def test_a_failed_cell_is_told_with_its_reason(

@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -106,11 +106,14 @@ class Pass:
         started = probe.clock()
         self.task: Task = build(recipe)
         self.building = probe.clock() - started
+        self.checking = 0.0  # seconds, where all files were checked before
         self.store = store
         self.photos = [*self.task.part("train"), *self.task.part("val")]
+        started = probe.clock()
         self._key = features_key(self.task)
+        self._naming = probe.clock() - started  # of all that decides over features
         self._first = before.setdefault(self._key, self)
-        self._looked = False
+        self._looked: set[str] = set()  # photos of this way of seeing that the study will have seen
 
     @property
     def side(self) -> str:
@@ -121,7 +124,9 @@ class Pass:
         """Add what checking the files takes, which in a study comes once to a folder."""
         memory = checked_photos(self.task, self.store.folder / "checked")
         new = unchecked(self.photos, memory)
-        if new and memory in known:  # the first pass of the study will have looked at them
+        if memory not in known:  # photos are looked at before the study begins
+            cost.add("building", self.building)
+        elif new:  # the first pass of the study will have looked at them
             return
         known.add(memory)
         if new:
@@ -132,11 +137,10 @@ class Pass:
                 each = (probe.clock() - started) / len(shown)
                 cost.disk += size_of(Path(folder)) * len(new) // len(shown)
             cost.add("checking files", each, len(new))
-            cost.add("building", self.building)  # photos are looked at before the study begins
             return
-        started = probe.clock()
-        check_files(self.task, self.store.folder / "checked")
-        cost.add("checking files", probe.clock() - started)
+        checked = partial(check_files, self.task, self.store.folder / "checked")
+        self.checking = probe.seconds(checked)
+        cost.add("checking files", self.checking, 2)
 
     @cached_property
     def _sample(self) -> list[Photo]:
@@ -183,9 +187,10 @@ class Pass:
 
     def look(self, cost: Cost) -> None:
         """Add a pass over all photos: from files the first time, then from what was kept."""
-        first, count = self._first, len(self.photos)
+        first, count, everyone = self._first, len(self.photos), {p.key for p in self.photos}
         cost.add("finding photos in the cache", self._ids[1], count / len(self._sample))
-        missing = 0.0 if first._looked else first.missing
+        cost.add("finding photos in the cache", self._naming)
+        missing = self.missing * len(everyone - first._looked) / len(everyone)
         if missing:
             what = f"{self.side}: through the backbone"
             cost.add(what, self.seen.photo, missing * count)
@@ -194,7 +199,7 @@ class Pass:
         if missing < 1:
             read = Timed((self.seen.map_bytes / READ_SPEED,)) if first.missing else first._kept[1]
             cost.add(f"{self.side}: kept features", read, (1 - missing) * count)
-        first._looked = True
+        first._looked |= everyone
 
     def _keeping(self) -> Timed:
         """Seconds to write a photo's map."""

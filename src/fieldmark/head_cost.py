@@ -1,6 +1,7 @@
 """What classifiers on frozen features will take: a few of their real steps, on features made up."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from fieldmark import probe
 from fieldmark.cost import Cost, Pass, own_memory, size_of
+from fieldmark.exact_stage import TOLERANCE
 from fieldmark.head_order import MEASURED, Order, orders
 from fieldmark.head_run import Head, write_head
 from fieldmark.head_trials import loads, up_to_classifier
@@ -19,11 +21,13 @@ from fieldmark.probe import Timed, time_network
 from fieldmark.scratch import most_bytes
 from fieldmark.studies.judged import MISTAKEN, PAIRS, PHOTOS
 from fieldmark.studies.trial import OUT_OF_FOLD
+from fieldmark.training.exact import decay_path
 from fieldmark.training.features import SHARD_BYTES
-from fieldmark.training.heads import FrozenFeatures
+from fieldmark.training.heads import FrozenFeatures, Heads
 
-FEW, MORE = 2, 10  # steps, and so many on top of them
+FEW, MORE = 8, 64  # steps to warm up, and those whose time is looked at, so often
 TRIES = 3
+MORE_DECAYS = 3  # that are solved to see what one takes
 WRITTEN = 3  # runs
 SEEING = "seeing where the best cell looked"
 MOST_LOOKS = 2 * PHOTOS + PAIRS * (MISTAKEN + 2)
@@ -89,25 +93,66 @@ def _add_load(
     cost: Cost, shared: Pass, load: Sequence[Sequence[Head]], taken: dict[object, _OrderTime]
 ) -> None:
     """Add what the heads of one load take, over all folds."""
-    folds = load[0][0].trial.folds or 1
-    train, judged = _cut(shared, load[0][0].trial.folds)
+    folds = load[0][0].trial.folds
+    everyone, judged = _cut(shared, folds)
     parts = [
         (FrozenFeatures(rows), part) for rows, part in zip(_rows(shared, load), load, strict=True)
     ]
-    for order in orders(parts, shared.photos, train, judged):
-        started = probe.clock()
-        steps = order.steps
-        cost.add("drawing samples", probe.clock() - started, folds)
-        kinds = [(rows.rows.shape[1], len(heads)) for rows, heads in order.parts]
-        likeness = (tuple(kinds), len(steps[0]))
-        if likeness not in taken:
-            taken[likeness] = _time_order(order, steps)
-        found = taken[likeness]
-        what = f"{shared.side}: training heads"
-        cost.add(what, found.products)
-        cost.add(what, found.beginning, folds)
-        cost.add(what, found.step, folds * len(steps))
-        cost.add(what, found.measuring, folds * (len(order.measured_after) + 1))
+    for fraction in dict.fromkeys(_fraction(head) for part in load for head in part):
+        # Without folds the task's split has seen to it.
+        train = everyone[: round(fraction * len(everyone)) if folds else None]
+        alike = [(rows, [h for h in heads if _fraction(h) == fraction]) for rows, heads in parts]
+        for rows, heads in alike:
+            if exact := [head for head in heads if head.stage.solver == "lbfgs"]:
+                _add_exact(cost, shared, rows, exact, train)
+        stepping = [
+            (rows, [h for h in heads if h.stage.solver == "steps"]) for rows, heads in alike
+        ]
+        for order in orders(stepping, shared.photos, train, judged):
+            _add_order(cost, shared, order, taken, folds or 1)
+
+
+def _add_order(
+    cost: Cost, shared: Pass, order: Order, taken: dict[object, _OrderTime], folds: int
+) -> None:
+    started = probe.clock()
+    steps = order.steps
+    cost.add("drawing samples", probe.clock() - started, folds)
+    kinds = [(rows.rows.shape[1], len(heads)) for rows, heads in order.parts]
+    likeness = (tuple(kinds), len(steps[0]), len(order.train))
+    if likeness not in taken:
+        taken[likeness] = _time_order(order, steps)
+    found = taken[likeness]
+    what = f"{shared.side}: training heads"
+    cost.add(what, found.products)
+    cost.add(what, found.beginning, folds)
+    cost.add(what, found.step, folds * len(steps))
+    cost.add(what, found.measuring, folds * (len(order.measured_after) + 1))
+
+
+def _add_exact(
+    cost: Cost, shared: Pass, features: FrozenFeatures, heads: Sequence[Head], train: list[int]
+) -> None:
+    """Add exact heads of one kind of features, from a beginning of the path of their decays."""
+    views, classes = heads[0].views, len(heads[0].settings.bias)
+    labels = torch.tensor([shared.photos[position].label for position in train]).repeat(views)
+    rows = features.rows[: len(labels)]
+    decays = sorted({head.settings.weight_decay for head in heads}, reverse=True)
+
+    def solving(count: int) -> float:
+        path = partial(decay_path, rows, labels, decays[:count], classes=classes)
+        return probe.seconds(partial(path, tolerance=TOLERANCE))
+
+    tried, folds = min(MORE_DECAYS, len(decays)), heads[0].trial.folds or 1
+    first = solving(1)
+    each = max(0.0, solving(tried) - first) / max(1, tried - 1)
+    what = f"{shared.side}: solving heads"
+    cost.add(what, first, folds)
+    cost.add(what, each, folds * (len(decays) - 1))
+
+
+def _fraction(head: Head) -> float:
+    return head.recipe.data.train_fraction
 
 
 def _cut(shared: Pass, folds: int | None) -> tuple[list[int], dict[str, list[int]]]:
@@ -134,25 +179,36 @@ def _rows(shared: Pass, load: Sequence[Sequence[Head]]) -> list[Tensor]:
 
 
 def _time_order(order: Order, steps: Sequence[Tensor]) -> _OrderTime:
-    """Take a few steps, with and without a measurement, and once more of them."""
+    """Take some of the steps, looking at the clock now and then, and measure in the end.
 
-    def seconds(count: int, measured_after: Collection[int] = ()) -> float:
-        return _seconds(lambda: order.take(steps[:count], measured_after))
+    A step is too short to be told from the beginning of two trainings that differ by a few.
+    """
+    steps = steps[: FEW + TRIES * MORE]
+    products, begun = (
+        probe.seconds(lambda: order.train_heads(steps[:1], _nobody, ())) for _ in "12"
+    )
+    seen: dict[int, list[float]] = defaultdict(list)
+    measuring: list[float] = []
 
-    few, more = min(FEW, len(steps)), min(FEW + MORE, len(steps))
-    products = max(0.0, seconds(few) - (begun := seconds(few)))  # they are kept from then on
-    longer = [seconds(more) for _ in range(TRIES)]
-    begun = min(begun, seconds(few))
-    measuring = max(0.0, seconds(few, range(few)) - begun) / few
-    step = Timed(tuple(max(0.0, s - begun) / max(1, more - few) for s in longer))
-    beginning = max(0.0, begun - few * step.seconds - measuring)
-    return _OrderTime(Timed((products,)), Timed((beginning,)), step, Timed((measuring,)))
+    def watch(numbers: list[int], step: int, part: Heads) -> None:
+        seen[numbers[0]].append(probe.clock())
+        if step == len(steps):
+            measuring.append(probe.seconds(lambda: order.measure(numbers, step, part)))
+
+    ends = [*range(min(FEW, len(steps) - 1), len(steps), MORE), len(steps)]
+    order.train_heads(steps, watch, ends)
+    each = [
+        sum(times[n + 1] - times[n] for times in seen.values()) / (ends[n + 1] - ends[n])
+        for n in range(len(ends) - 1)
+    ]
+    step = Timed(tuple(each))
+    beginning = max(0.0, begun - step.seconds)
+    kept = max(0.0, products - begun)  # they are there from then on
+    return _OrderTime(Timed((kept,)), Timed((beginning,)), step, Timed((sum(measuring),)))
 
 
-def _seconds(compute: Callable[[], object]) -> float:
-    started = probe.clock()
-    compute()
-    return probe.clock() - started
+def _nobody(numbers: list[int], step: int, part: Heads) -> None:
+    """Nothing is noted."""
 
 
 def _add_runs(cost: Cost, shared: Pass, head: Head, runs: int) -> None:
@@ -176,7 +232,7 @@ def _add_runs(cost: Cost, shared: Pass, head: Head, runs: int) -> None:
             )
             for number in range(WRITTEN)
         ]
-        each = [_seconds(partial(write_head, shared.task, one, shared.photos)) for one in done]
+        each = [probe.seconds(partial(write_head, shared.task, one, shared.photos)) for one in done]
         cost.add("writing runs", Timed(tuple(each)), runs)
         cost.disk += runs * (size_of(Path(folder)) // WRITTEN + RECORD)
 

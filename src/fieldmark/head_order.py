@@ -15,7 +15,7 @@ from fieldmark.inputs import drawn_views, sample_order
 from fieldmark.recipe import Stage
 from fieldmark.schedule import Schedule
 from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings
-from fieldmark.training.many_heads import train_heads
+from fieldmark.training.many_heads import Watch, train_heads
 
 MEASURED = 10  # times in a stage: enough to see a curve's shape
 
@@ -36,7 +36,7 @@ class Order:
     train: list[int]
     judged: dict[str, list[int]]
 
-    @property
+    @cached_property
     def heads(self) -> list[Head]:
         """Of all parts, in their order."""
         return [head for _, heads in self.parts for head in heads]
@@ -77,24 +77,37 @@ class Order:
 
     def take(self, steps: Sequence[Tensor], measured_after: Collection[int]) -> Tensor:
         """Train through some of the steps, and note what is measured; the losses (S, H)."""
-        group = self.heads
 
         def watch(numbers: list[int], step: int, part: Heads) -> None:
-            for split, positions in self.judged.items():
-                logits = part.logits(torch.tensor(positions)).numpy()
-                for place, number in enumerate(numbers):
-                    group[number].see(split, step, logits[:, place], positions, self.photos)
-            for place, number in enumerate(numbers):
-                if group[number].keeps_classifiers and step == len(steps):
-                    kept = part.weight(place).clone(), part.bias[place].clone()
-                    group[number].classifiers.append(kept)
+            self.measure(numbers, step, part)
+            if step == len(steps):
+                self._keep_classifiers(numbers, part)
 
+        return self.train_heads(steps, watch, measured_after)
+
+    def train_heads(
+        self, steps: Sequence[Tensor], watch: Watch, watch_after: Collection[int]
+    ) -> Tensor:
+        """Train through some of the steps, watched as `many_heads.train_heads` says."""
         settings = [
             (features, _settings(heads, len(self.steps), self._per_epoch))
             for features, heads in self.parts
         ]
         labels = self.labels.repeat(self._stage.views)
-        return train_heads(settings, self.rows, labels, steps, watch, measured_after)
+        return train_heads(settings, self.rows, labels, steps, watch, watch_after)
+
+    def measure(self, numbers: list[int], step: int, part: Heads) -> None:
+        """Note what some of the heads, by their numbers, say of the judged photos."""
+        for split, positions in self.judged.items():
+            logits = part.logits(torch.tensor(positions)).numpy()
+            for place, number in enumerate(numbers):
+                self.heads[number].see(split, step, logits[:, place], positions, self.photos)
+
+    def _keep_classifiers(self, numbers: list[int], part: Heads) -> None:
+        for place, number in enumerate(numbers):
+            if self.heads[number].keeps_classifiers:
+                kept = part.weight(place).clone(), part.bias[place].clone()
+                self.heads[number].classifiers.append(kept)
 
     @property
     def _stage(self) -> Stage:

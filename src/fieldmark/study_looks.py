@@ -26,7 +26,7 @@ def see_shown_run(console: Console, folder: Path, *, only_from_kept: bool = Fals
     from fieldmark.head_looks import add_looks  # noqa: PLC0415 - it loads torch
     from fieldmark.training.features import FeatureStore, cache_folder  # noqa: PLC0415
 
-    console.print(f"Looking where {run.folder} looked", highlight=False, soft_wrap=True)
+    console.print(f"Seeing where the model of {run.folder} looked", highlight=False, soft_wrap=True)
     try:
         add_looks(run, FeatureStore(cache_folder()), only_from_kept=only_from_kept)
     except (FieldmarkError, OSError) as error:

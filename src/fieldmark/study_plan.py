@@ -17,6 +17,8 @@ from fieldmark.terminal import Format, listing, tell
 if TYPE_CHECKING:
     from fieldmark.cost import Cost
 
+WORST_TOP1 = 0.5  # of which least can be told
+
 
 def plan(
     console: Console,
@@ -37,10 +39,11 @@ def plan(
             listing(console, [_row(asked)], title="", how=how)
         return
     cost, photos = _probed(console, study, how)
-    found = powers(study.design, photos)
+    top1 = _top1(study)
+    found = powers(study.design, photos, top1=top1 or WORST_TOP1)
     if how == "table":
         _tell_cost(console, cost)
-        _tell_powers(console, study, found, photos)
+        _tell_powers(console, study, found, photos, top1)
     else:
         listing(console, [_row(asked) | _cost_row(cost, found, photos)], title="", how=how)
 
@@ -94,9 +97,23 @@ def _tell_cost(console: Console, cost: "Cost") -> None:
     console.print(f"memory  {size(cost.memory)} at the fullest moment", highlight=False)
 
 
-def _tell_powers(console: Console, study: Study, found: list[Power], photos: int) -> None:
+def _top1(study: Study) -> float | None:
+    """What the runs that are done named rightly, on average."""
+    split = study.design.metric.partition("/")[0]
+    found = [result.metrics.get(f"{split}/top1") for result in study.results().values()]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _tell_powers(
+    console: Console, study: Study, found: list[Power], photos: int, top1: float | None
+) -> None:
     seeds = study.design.file.seeds
-    counted = f"{photos:,} judged photos, {seeds} {'seed' if seeds == 1 else 'seeds'} each"
+    named = f"{top1:.0%} of them" if top1 else "about half of them, which is the least sharp,"
+    counted = (
+        f"{photos:,} judged photos, {named} named rightly, "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} each"
+    )
     console.print(f"\nWhat it can answer, with {counted}, in four of five cases:", highlight=False)
     for power in found:
         tell(console, f"  {power.describe()}")

@@ -12,10 +12,8 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.head_run import Head
 from fieldmark.head_trials import run_head_trials, start_head
 from fieldmark.ledger import Reporter, Silent
-from fieldmark.looked import fold_looks, write_looks
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe
-from fieldmark.studies.judged import judged
 from fieldmark.studies.run import Run, RunWriter
 from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, PrunedError, Trial
 from fieldmark.train import prepare, settled, train
@@ -41,11 +39,11 @@ def run_trials(
     store = store or FeatureStore(cache_folder())
     reporter = reporter or Silent()
     trials = [replace(trial, recipe=settled(trial.recipe)) for trial in trials]
-    for group in _sharing(trials):
+    for group in sharing(trials):
         yield from _run_group(group, store, reporter)
 
 
-def _sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
+def sharing(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials that can share a pass over the photos and are judged alike, together.
 
     Without folds, those on other fractions of train have a split of their own, and after the first
@@ -93,8 +91,7 @@ def shared_task(trial: Trial, store: FeatureStore, reporter: Reporter) -> Task:
     Raises:
         FieldmarkError: the photos or the recipe can't be used.
     """
-    recipe = _with_all_photos(trial.recipe) if trial.folds else trial.recipe
-    return prepare(recipe, store, reporter)
+    return prepare(shared_recipe(trial), store, reporter)
 
 
 def _run_alone(trial: Trial, store: FeatureStore, reporter: Reporter) -> Outcome:
@@ -131,7 +128,7 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
     """Train a run for each fold, and join what each says of the photos it was not trained on."""
     runs = [
         train(
-            _with_fold(trial.recipe, fold, folds),
+            with_fold(trial.recipe, fold, folds),
             trial.folder.with_name(f"{trial.folder.name}-fold-{fold}"),
             store=store,
             reporter=reporter,
@@ -153,19 +150,23 @@ def _run_folds(trial: Trial, folds: int, store: FeatureStore, reporter: Reporter
         writer.predictions(OUT_OF_FOLD, paths, labels, probabilities, numbers)
         last = max(int(run.series("val/loss")[0][-1]) for run in runs)
         writer.record(metrics, step=last, stage=trial.recipe.stages[-1].name)
-        if said := judged(Run(trial.folder)):
-            write_looks(Run(trial.folder), fold_looks(said, [run.folder for run in runs]))
         writer.finish()
     return Outcome(trial.folder, "finished", metrics)
 
 
-def _with_all_photos(recipe: Recipe) -> Recipe:
-    """Folds are cut from all photos outside test, so that every fraction is judged on the same."""
-    data = recipe.data.model_copy(update={"train_fraction": 1.0})
-    return recipe.model_copy(update={"data": data})
+def shared_recipe(trial: Trial) -> Recipe:
+    """What trials that share a pass see of photos, as a recipe.
+
+    Folds are cut from all photos outside test, so that every fraction is judged on the same.
+    """
+    if not trial.folds:
+        return trial.recipe
+    data = trial.recipe.data.model_copy(update={"train_fraction": 1.0})
+    return trial.recipe.model_copy(update={"data": data})
 
 
-def _with_fold(recipe: Recipe, fold: int, folds: int) -> Recipe:
+def with_fold(recipe: Recipe, fold: int, folds: int) -> Recipe:
+    """The recipe of a training that leaves out one fold, and is judged by it."""
     data = recipe.data.model_copy(update={"split": "folds", "folds": folds, "fold": fold})
     return recipe.model_copy(update={"data": data})
 

@@ -8,7 +8,14 @@ from scipy import stats
 
 from fieldmark.studies.answers import Answers
 from fieldmark.studies.design import Design
-from fieldmark.studies.power import NOISE, PHOTO_OF_FEATURES, PHOTO_OF_HEADS, foreseen, powers
+from fieldmark.studies.power import (
+    NOISE,
+    PHOTO_OF_FEATURES,
+    PHOTO_OF_HEADS,
+    Power,
+    foreseen,
+    powers,
+)
 from fieldmark.studies.spread import Estimate, Part, estimate
 
 BASE = """\
@@ -72,9 +79,9 @@ def test_folds_add_what_chance_makes_of_models_that_are_alike():
 def test_axes_that_keep_the_features_are_seen_more_sharply():
     size, sketch = powers(design("seeds=3"), 1500)
     assert (size.axis, sketch.axis) == ("image_size", "sketch_dim")
-    common = {"noise": NOISE, "seed": 0, "photos": 1500, "seeds": 3, "cells": 12, "folds": 5}
-    of_size = foreseen(photo=PHOTO_OF_FEATURES, pairs=4, **common)
-    of_sketch = foreseen(photo=PHOTO_OF_HEADS, pairs=3, **common)
+    common = {"noise": NOISE / 4, "seed": 0, "photos": 1500, "seeds": 3, "cells": 12, "folds": 5}
+    of_size = foreseen(photo=PHOTO_OF_FEATURES / 4, pairs=4, **common)
+    of_sketch = foreseen(photo=PHOTO_OF_HEADS / 4, pairs=3, **common)
     # 3 pairs of sizes and 6 of sketches are looked at together.
     assert size.least == pytest.approx(of_size.least_seen(9))
     assert sketch.least == pytest.approx(of_sketch.least_seen(9))
@@ -89,14 +96,25 @@ def test_more_photos_and_seeds_show_less():
     assert least(1500, "seeds=5") < least(1500, "seeds=2")
 
 
+@pytest.mark.parametrize("top1", [0.1, 0.9])
+def test_less_shows_where_answers_vary_more(top1: float):
+    # All variances are shares of p (1 - p): 0.25 at a half, 0.09 at a tenth and at nine.
+    half, sharper = (powers(design("seeds=3"), 1500, top1=p) for p in (0.5, top1))
+    for worst, found in zip(half, sharper, strict=True):
+        assert found.least / worst.least == pytest.approx(sqrt(0.09 / 0.25))
+
+
 def test_what_it_would_take_is_enough_and_little_more():
-    found = powers(design("seeds=2"), 1500)[1]
-    assert found.least > found.care
-    assert powers(design("seeds=2"), found.photos)[1].least <= found.care
-    assert powers(design("seeds=2"), int(found.photos / 1.25))[1].least > found.care
-    assert found.seeds
-    assert powers(design(f"seeds={found.seeds}"), 1500)[1].least <= found.care + 2e-4
-    assert f"about {found.seeds} seeds or {found.photos:,} judged photos" in found.describe()
+    def found(seeds: int, photos: int) -> Power:
+        return powers(design(f"seeds={seeds}"), photos, top1=0.85)[1]
+
+    told = found(2, 2400)
+    assert told.least > told.care
+    assert found(2, told.photos).least <= told.care
+    assert found(2, int(told.photos / 1.25)).least > told.care
+    assert told.seeds
+    assert found(told.seeds, 2400).least <= told.care + 2e-4
+    assert f"about {told.seeds} seeds or {told.photos:,} judged photos" in told.describe()
 
 
 def test_what_shows_needs_nothing():

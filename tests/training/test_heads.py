@@ -10,14 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fieldmark.training import many_heads
-from fieldmark.training.heads import (
-    DualHeads,
-    FrozenFeatures,
-    Heads,
-    HeadSettings,
-    PrimalHeads,
-)
+from fieldmark.training import dual_heads, many_heads
+from fieldmark.training.dual_heads import DualHeads
+from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings, PrimalHeads
 from fieldmark.training.many_heads import train_heads
 
 PHOTOS, TRAINED, CLASSES, BATCH = 60, 40, 5, 8
@@ -127,6 +122,35 @@ def test_each_head_is_what_torch_makes_of_it_alone(
         torch.testing.assert_close(together.weight(number), weight, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("most", [BATCH, 3 * BATCH, 1000])
+def test_steps_seen_ahead_are_those_taken_one_by_one(
+    most: int,
+    features: FrozenFeatures,
+    train: Tensor,
+    labels: Tensor,
+    settings: list[HeadSettings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where samples come again, others come than were foreseen, or heads are looked at."""
+    monkeypatch.setattr(dual_heads, "MOST_AHEAD", most)
+    monkeypatch.setattr(dual_heads, "LEAST_TIMES", 0.1)
+    steps = _steps(epochs=10)
+    steps[3] = steps[2]
+    one_by_one, ahead = (DualHeads([features], train, labels, settings) for _ in range(2))
+    for number, samples in enumerate(steps):
+        ahead.foresee(steps, number)
+        taken = steps[0] if number == 7 else samples
+        expected = one_by_one.step(number, taken)
+        torch.testing.assert_close(ahead.step(number, taken), expected, rtol=2e-5, atol=2e-6)
+        if number in {4, 17}:
+            photos = torch.arange(PHOTOS)
+            logits = one_by_one.logits(photos)
+            torch.testing.assert_close(ahead.logits(photos), logits, rtol=1e-4, atol=1e-4)
+    for head in range(len(settings)):
+        expected = one_by_one.weight(head)
+        torch.testing.assert_close(ahead.weight(head), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_sample_drawn_twice_counts_twice(
     form: Callable[..., Heads], features: FrozenFeatures, train: Tensor, labels: Tensor
@@ -164,7 +188,8 @@ def test_chunks_change_nothing_but_the_time(
         (features, settings[4:]),
         (longer, [replace(settings[5], weight=weight[:, :50])]),
     ]
-    monkeypatch.setattr(many_heads, "CACHED_BYTES", room * 4 * 2 * photos * CLASSES)
+    size = room * 4 * 2 * photos * CLASSES
+    monkeypatch.setattr(many_heads, "MOST_BYTES", dict.fromkeys(FORMS, size))
     seen: dict[tuple[int, int], Tensor] = {}
 
     def watch(numbers: list[int], step: int, heads: Heads) -> None:

@@ -215,7 +215,7 @@ def classes_chart(data: ClassesData, say: Words) -> Any:
         "label:N",
         sort=None,
         title=None,
-        axis=alt.Axis(labelColor=INK, labelLimit=240, ticks=False, grid=False),
+        axis=alt.Axis(labelColor=INK, labelLimit=240, labelPadding=8, ticks=False, grid=False),
     )
     x = alt.X(
         "low:Q",

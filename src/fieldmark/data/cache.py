@@ -64,9 +64,8 @@ def resized_photos(
     cache_room.use(home)
     rows = {name: row for path in shards_in(home) for name, row in _open(path).items()}
     missing = {name: photo for name, photo in zip(ids, photos, strict=True) if name not in rows}
-    row_bytes = 3 * view.resize_size**2 + _NAME_BYTES
-    room = max(0, most_bytes - _bytes_in(folder)) // row_bytes
-    chosen, step = list(missing)[:room], max(1, _SHARD_BYTES // row_bytes)
+    room = room_for(folder, view, most_bytes)
+    chosen, step = list(missing)[:room], max(1, _SHARD_BYTES // photo_bytes(view))
     for start in range(0, len(chosen), step):
         names = chosen[start : start + step]
         pixels = _decode([missing[name] for name in names], whole, workers)
@@ -76,6 +75,22 @@ def resized_photos(
         if progress:
             progress(len(ids) - len(missing) + start + len(names), len(ids))
     return {photo.key: rows[name] for photo, name in zip(photos, ids, strict=True) if name in rows}
+
+
+def photo_bytes(view: View) -> int:
+    """What a photo takes, at most."""
+    return 3 * view.resize_size**2 + _NAME_BYTES
+
+
+def room_for(folder: Path, view: View, most_bytes: int) -> int:
+    """How many photos more a folder takes until it holds `most_bytes`."""
+    return max(0, most_bytes - _bytes_in(folder)) // photo_bytes(view)
+
+
+def kept_photos(folder: Path, view: View) -> set[str]:
+    """The ids of the photos that are there as a view crops them."""
+    home = folder / _way(view.uncropped())
+    return {name for path in shards_in(home) for name in _open(path)}
 
 
 def _way(whole: View) -> str:

@@ -24,7 +24,7 @@ from fieldmark.data.dataset import Photo, draw
 from fieldmark.data.transform import View
 from fieldmark.errors import DataError, FieldmarkError, SettingError
 
-_BATCHES_AHEAD = 2
+BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _load_ahead(
         for indices, turns in groups:
             loading = [_begin(pool, source, *each) for each in zip(indices, turns, strict=True)]
             waiting.append((indices, loading))
-            if len(waiting) > _BATCHES_AHEAD:
+            if len(waiting) > BATCHES_AHEAD:
                 yield next_batch()
         while waiting:
             yield next_batch()

@@ -1,4 +1,4 @@
-"""Any number of heads through the same steps, as many at a time as the cache holds."""
+"""Any number of heads through the same steps, as many at a time as is fastest."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fieldmark.training.heads import (
-    DualHeads,
-    FrozenFeatures,
-    Heads,
-    HeadSettings,
-    PrimalHeads,
-)
+from fieldmark.training.dual_heads import DualHeads
+from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings, PrimalHeads
 
 Watch = Callable[[list[int], int, Heads], None]
 
-CACHED_BYTES = 8 << 20  # of weights and momentum: what stays in a shared third-level cache
+# Of weights and momentum. A step of `PrimalHeads` goes through all of them, so they should stay in
+# a shared third-level cache; `DualHeads` go through theirs once in several steps.
+MOST_BYTES = {PrimalHeads: 8 << 20, DualHeads: 64 << 20}
 
 
 def train_heads(
@@ -27,7 +24,7 @@ def train_heads(
     watch: Watch,
     watch_after: Collection[int] = (),
 ) -> Tensor:
-    """Train all heads through the same steps, as many at a time as the cache holds.
+    """Train all heads through the same steps, as many at a time as is fastest.
 
     Args:
         groups: Features of all photos, and the heads over them; H heads in all.
@@ -47,6 +44,7 @@ def train_heads(
         for number, samples in enumerate(steps):
             if number in watch_after:
                 watch(chunk.numbers, number, part)
+            part.foresee(steps, number)
             losses[number, chunk.numbers[0] : chunk.numbers[-1] + 1] = part.step(number, samples)
         watch(chunk.numbers, len(steps), part)
     return losses
@@ -89,14 +87,14 @@ def _form(
 def _chunks(
     groups: Sequence[tuple[FrozenFeatures, Sequence[HeadSettings]]], train: int, taken: int
 ) -> Iterator[_Chunk]:
-    """Cut long groups in parts, and join short ones, until they fill the cache."""
+    """Cut long groups in parts, and join short ones, as far as there is room."""
     held: _Chunk | None = None
     first = 0
     for features, heads in groups:
         D = features.rows.shape[1]
         make = _form(features, heads, train, taken)  # only sums over photos can be joined
         width = train if make is DualHeads else D
-        room = max(1, CACHED_BYTES // (4 * 2 * width * len(heads[0].bias)))
+        room = max(1, MOST_BYTES[make] // (4 * 2 * width * len(heads[0].bias)))
         for start in range(0, len(heads), room):
             part = list(heads[start : start + room])
             numbers = list(range(first + start, first + start + len(part)))
