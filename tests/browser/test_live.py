@@ -133,7 +133,7 @@ def test_the_keyboard_alone_reaches_everything(open_page, folder, make_run, stud
             assert reached == set(everything), place
 
 
-def test_the_keyboard_pauses_a_run_and_sets_it_going(open_page, folder, make_run):
+def test_the_keyboard_pauses_a_run_sets_it_going_and_stops_it(open_page, folder, make_run):
     with make_run(folder / "runs" / "new", finish=False) as writer:
         page = open_page("/page/runs/new")
         page.get_by_role("button", name="Pause").focus()
@@ -144,6 +144,11 @@ def test_the_keyboard_pauses_a_run_and_sets_it_going(open_page, folder, make_run
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Pause")).to_be_visible()
         assert control.newest(writer.folder).wish == "go on"
+        page.get_by_role("button", name="Stop").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#now")).to_contain_text("To stop was asked for by a reader at 127.0")
+        assert control.newest(writer.folder).wish == "stop"
+        expect(page.get_by_role("button", name="Stop")).to_have_count(0)
 
 
 def test_what_failed_in_a_study_is_run_again(open_page, study):

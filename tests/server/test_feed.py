@@ -218,6 +218,24 @@ def test_a_run_that_just_began_has_a_page_at_once(folder, make_run):
     assert "runs/new" in app.state.pages.page("runs/new", reader)
 
 
+def test_a_page_claims_no_change_that_came_while_it_was_made(folder, make_run, monkeypatch):
+    app = create_app(folder)
+    feed, pages = app.state.feed, app.state.pages
+    make = pages.contents.of
+
+    def of(place):
+        page = make(place)
+        make_run(folder / "runs" / "late")
+        feed.look_again()
+        return page
+
+    monkeypatch.setattr(pages.contents, "of", of)
+    html = pages.page(".", Reader("en", may_control=False))
+    assert feed.version == 2
+    assert "runs/late" not in html
+    assert f'data-version="{feed.mark}-1"' in html  # so a reader is told that there is more
+
+
 def test_a_page_is_made_anew_only_when_what_it_shows_changed(folder, make_run):
     app = create_app(folder)
     app.state.feed.every = 0

@@ -159,8 +159,8 @@ def folder_page(folder: Path) -> Page:
     catalog = Catalog(folder)
     if not catalog.look():
         raise RecordError(
-            f"`{folder}` holds no run and no study. Name a folder that `fieldmark train` or "
-            "`fieldmark study run` wrote to."
+            f"`{folder}` holds no run and no study. Name a folder that `fieldmark train`, "
+            "`fieldmark study run` or `fieldmark rehearse` wrote to."
         )
     return overview(catalog.seen())
 
