@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fieldmark import head_cost
 from fieldmark.build import build, checked_photos
 from fieldmark.checked_yaml import check_text
 from fieldmark.cost import Cost, Pass, size_of
 from fieldmark.head_cost import SEEING
+from fieldmark.head_order import Order
 from fieldmark.probe import Timed, intervals, time_stage
 from fieldmark.recipe import Recipe
 from fieldmark.shipped import base_text
@@ -52,8 +54,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def study(folder: Path, out: Path, base: str, *overrides: str) -> Study:
-    text = STUDY % (folder / base)
+FRACTIONS = STUDY.replace(
+    "stages.head.lr, values: [0.1, 1]", "data.train_fraction, values: [0.25, 1]"
+)
+
+
+def study(folder: Path, out: Path, base: str, *overrides: str, text: str = STUDY) -> Study:
+    text %= folder / base
     return Study.create(out, Design.read(text, base_text, overrides))
 
 
@@ -86,19 +93,62 @@ def test_a_cold_cache_is_a_pass_and_a_warm_one_is_not(folder: Path, tmp_path: Pa
     assert [result.status for result in results] == ["finished"] * 4
 
 
-def test_disk_is_what_is_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("base", "text", "overrides"),
+    [
+        ("base.yaml@head", STUDY, ["seeds=3"]),
+        ("base.yaml@head", FRACTIONS, ["objective.folds=none"]),
+        ("base.yaml", STUDY, ["data.cache=1", "stages.all.snapshot_every=2 steps"]),
+    ],
+    ids=["heads", "fractions", "all layers, photos kept"],
+)
+def test_disk_is_what_is_written(
+    base: str,
+    text: str,
+    overrides: list[str],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
     store = FeatureStore(tmp_path / "cache" / "features")
-    asked = study(folder, tmp_path / "study", "base.yaml@head", "seeds=3")
+    asked = study(folder, tmp_path / "study", base, *overrides, text=text)
     told, _ = foresee(asked, store)
     before = size_of(tmp_path / "study")
-    list(LocalExecutor("fieldmark.trials:run_trials").run(asked))
+    results = list(LocalExecutor("fieldmark.trials:run_trials").run(asked))
+    assert {result.status for result in results} == {"finished"}
     written = size_of(tmp_path) - before
     assert told.disk == pytest.approx(written, rel=0.25)
-    again = study(folder, tmp_path / "again", "base.yaml@head", "seeds=3")
+    again = study(folder, tmp_path / "again", base, *overrides, text=text)
     warm, _ = foresee(again, store)
-    assert "32 px: through the backbone" not in warm.by_part()
+    assert not {"32 px: through the backbone", "decoding photos once"} & warm.by_part().keys()
     assert warm.disk < told.disk
+    assert ("decoding photos once" in told.by_part()) == ("data.cache=1" in overrides)
+
+
+def test_heads_on_a_fraction_of_the_photos_take_fewer_steps(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[int, int]] = []
+
+    def note(cost: Cost, shared: Pass, order: Order, *_: object) -> None:
+        seen.append((len(order.train), len(order.steps)))
+
+    monkeypatch.setattr(head_cost, "_add_order", note)
+    asked = study(folder, tmp_path / "study", "base.yaml@head", text=FRACTIONS)
+    _, judged = foresee(asked, FeatureStore(tmp_path / "cache"))
+    # Of 32 photos 25 are outside the first of five folds; a quarter of them are one batch of 8.
+    assert judged == 32
+    assert seen == [(6, 3), (25, 12)]
+
+
+def test_exact_heads_are_not_told_as_steps(folder: Path, tmp_path: Path):
+    exact = "stages=[{name: head, train: head, solver: lbfgs, weight_decay: 1e-3}]"
+    text = STUDY.replace("lr, values: [0.1, 1]", "weight_decay, values: [1e-4, 1e-3]")
+    asked = study(folder, tmp_path / "study", "base.yaml@head", exact, text=text)
+    parts = foresee(asked, FeatureStore(tmp_path / "cache"))[0].by_part()
+    assert "32 px: solving heads" in parts
+    assert "32 px: training heads" not in parts
 
 
 def test_a_stage_of_features_and_one_of_photos_are_timed(folder: Path, tmp_path: Path):

@@ -120,15 +120,21 @@ class Pass:
         """What to call it."""
         return f"{self.task.recipe.data.image_size} px"
 
-    def check(self, cost: Cost, known: set[Path]) -> None:
-        """Add what checking the files takes, which in a study comes once to a folder."""
+    def check(self, cost: Cost, known: set[tuple[Path, str]]) -> None:
+        """Add what checking the files takes, which in a study comes once to each.
+
+        Args:
+            cost: Is added to.
+            known: Files that the study will have checked, by folder and photo; is added to.
+        """
         memory = checked_photos(self.task, self.store.folder / "checked")
-        new = unchecked(self.photos, memory)
-        if memory not in known:  # photos are looked at before the study begins
+        if not known:  # photos are looked at before the study begins
             cost.add("building", self.building)
-        elif new:  # the first pass of the study will have looked at them
+        unseen = unchecked(self.photos, memory)
+        new = [photo for photo in unseen if (memory, photo.key) not in known]
+        known |= {(memory, photo.key) for photo in self.photos}
+        if unseen and not new:  # an earlier pass of the study will have looked at them
             return
-        known.add(memory)
         if new:
             with TemporaryDirectory() as folder:
                 shown = new[:: max(1, len(new) // CHECKED)]

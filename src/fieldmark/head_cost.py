@@ -214,19 +214,19 @@ def _nobody(numbers: list[int], step: int, part: Heads) -> None:
 def _add_runs(cost: Cost, shared: Pass, head: Head, runs: int) -> None:
     """Add the writing of runs, and their size."""
     photos, classes = len(shared.photos), len(head.settings.bias)
-    folds = head.trial.folds
-    judged = range(photos) if folds else range(len(shared.task.split.train), photos)
-    empty = np.full((photos, classes), np.nan, np.float32)
-    empty[list(judged)] = np.random.default_rng(0).random((len(judged), classes))
-    split = OUT_OF_FOLD if folds else "val"
-    seen = {split: [np.array([len(judged), 1.23456789, len(judged) / 3])]}
+    folds, generator = head.trial.folds, np.random.default_rng(0)
+    judged = {OUT_OF_FOLD: list(range(photos))} if folds else _cut(shared, None)[1]
+    logits = {split: np.full((photos, classes), np.nan, np.float32) for split in judged}
+    for split, positions in judged.items():
+        logits[split][positions] = generator.random((len(positions), classes))
+    seen = {split: [np.array([len(p), 1.23456789, len(p) / 3])] for split, p in judged.items()}
     with TemporaryDirectory() as folder:
         done = [
             replace(
                 head,
                 trial=replace(head.trial, folder=Path(folder) / str(number)),
                 losses=[torch.zeros(MEASURED)],
-                logits={split: empty},
+                logits=logits,
                 folds=np.zeros(photos, np.int64) if folds else None,
                 curve=dict.fromkeys(range(1, MEASURED + 1), seen),
             )

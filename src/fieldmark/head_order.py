@@ -94,7 +94,8 @@ class Order:
             for features, heads in self.parts
         ]
         labels = self.labels.repeat(self._stage.views)
-        return train_heads(settings, self.rows, labels, steps, watch, watch_after)
+        taken = sum(map(len, self.steps))
+        return train_heads(settings, self.rows, labels, steps, watch, watch_after, taken)
 
     def measure(self, numbers: list[int], step: int, part: Heads) -> None:
         """Note what some of the heads, by their numbers, say of the judged photos."""

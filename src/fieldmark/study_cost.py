@@ -73,7 +73,7 @@ class _Foresight:
         self.judged = 0
         self._store = store
         self._passes: dict[str, Pass] = {}
-        self._checked: set[Path] = set()
+        self._checked: set[tuple[Path, str]] = set()
         self._alone: dict[str, _Alone] = {}
         self._resized: set[str] = set()  # ways
         self._begun: int | None = None  # bytes of the process before anything is tried

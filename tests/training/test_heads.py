@@ -206,6 +206,23 @@ def test_chunks_change_nothing_but_the_time(
         torch.testing.assert_close(seen[number, len(steps)], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("taken", "form"), [(None, PrimalHeads), (10**6, DualHeads)])
+def test_the_first_steps_of_a_long_training_take_the_form_of_the_long_one(
+    taken: int | None,
+    form: type[Heads],
+    features: FrozenFeatures,
+    train: Tensor,
+    labels: Tensor,
+    settings: list[HeadSettings],
+) -> None:
+    """Products of all pairs do not pay for a single step, but for many."""
+    seen: list[type[Heads]] = []
+    steps = _steps(epochs=1)[:1]
+    watched = ([(features, settings)], train, labels, steps, lambda *a: seen.append(type(a[2])))
+    train_heads(*watched, taken=taken)
+    assert seen == [form]
+
+
 def test_a_head_that_diverges_leaves_the_others_alone(
     features: FrozenFeatures, train: Tensor, labels: Tensor, settings: list[HeadSettings]
 ) -> None:

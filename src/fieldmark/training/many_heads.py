@@ -23,6 +23,7 @@ def train_heads(
     steps: Sequence[Tensor],
     watch: Watch,
     watch_after: Collection[int] = (),
+    taken: int | None = None,
 ) -> Tensor:
     """Train all heads through the same steps, as many at a time as is fastest.
 
@@ -34,12 +35,13 @@ def train_heads(
         watch: Called with the numbers of the heads it is about, counted through all groups, the
             number of steps done and those heads, after the last step and those in `watch_after`.
         watch_after: Numbers of steps; 0 is before the first.
+        taken: Samples of all steps, where these are only the first of a training.
 
     Returns:
         The loss of each step's samples before the step, (S, H), in nats.
     """
     losses = torch.empty(len(steps), sum(len(heads) for _, heads in groups))
-    for chunk in _chunks(groups, len(train), sum(map(len, steps))):
+    for chunk in _chunks(groups, len(train), taken or sum(map(len, steps))):
         part = chunk.make(chunk.features, train, labels, chunk.heads)
         for number, samples in enumerate(steps):
             if number in watch_after:
