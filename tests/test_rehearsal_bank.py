@@ -14,6 +14,7 @@ from curves.rehearsals import FAULTS, Rehearsed, _all_alike, _dealt_anew, _marke
 from curves.score import Rate
 from curves.settings import Setting
 from fieldmark.diagnosis.diagnose import RUN_CHECKS
+from gathered import PLANTED, asked
 from rehearsal import NAMED_BY, REHEARSED, Judged, Score
 
 
@@ -124,3 +125,17 @@ def test_the_page_shows_a_rate_of_each_check_that_was_measured():
     rows = [line for line in page.splitlines() if line.startswith("| R")]
     shown = [Rate(*map(int, row.split("|")[-2].split("/"))) for row in rows]
     assert all(0 <= rate.hits <= rate.count for rate in shown)
+
+
+def test_a_study_with_a_fault_has_it_whatever_its_axes_set(setting, monkeypatch, entries):
+    monkeypatch.setattr(Setting, "entries", lambda _: entries)
+    plain, axes = asked(setting, None)
+    assert [axis["key"] for axis in axes] == ["stages.head.lr", "stages.head.weight_decay"]
+    for fault in PLANTED:
+        base, axes = asked(setting, fault)
+        assert base.pooling == plain.pooling  # heads that train side by side
+        assert base != plain or axes[0]["values"] != [0.1, 1.0, 10.0, 30.0]
+    base, axes = asked(setting, "decay too large")
+    assert base.stages[0].weight_decay == 0.1
+    assert [axis["key"] for axis in axes] == ["stages.head.lr"]
+    assert asked(setting, "lr x 100")[1][0]["values"] == [30, 300, 3000, 9000]

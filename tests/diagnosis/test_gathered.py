@@ -13,6 +13,9 @@ from fieldmark.diagnosis.diagnose import best_run, diagnose_study, firing, rest_
 from fieldmark.diagnosis.finding import check, fires
 from fieldmark.diagnosis.gathered import Examined, gather_findings
 from fieldmark.diagnosis.study_advice import next_experiments_of_study
+from fieldmark.language import Words
+from fieldmark.report.diagnosed import advice_of, sorted_findings
+from fieldmark.report.render import finding_text
 from fieldmark.studies.design import Cell
 from fieldmark.studies.run import RunWriter
 
@@ -182,6 +185,9 @@ def test_a_rate_that_was_not_chosen_is_a_note_without_a_command(curves, monkeypa
     assert "in 2 of 4 runs: 2 of 4 cells (lr 0.1, 0.3), the best not among them" in slow.title
     assert slow.place is None  # no curve of it is shown
     assert not [e for e in next_experiments_of_study(made, findings) if e.check == "lr_too_low"]
+    asked = {one.finding.check for one in advice_of(sorted_findings(findings), [])}
+    assert "lr_too_low" not in asked  # and nothing of it stands among what to do next
+    assert finding_text(slow, "advice", Words("zh")).startswith("不必处理")
     told = rest_of(best_run(made), findings)
     assert "lr_too_low" not in {f.check for f in told}
     assert "overfitting" in {f.check for f in told}

@@ -229,6 +229,12 @@ def test_what_to_try_next_goes_on_with_the_study(study):
     assert wider.command.endswith(f"--out {made.folder}")
 
 
+def test_the_next_decay_is_as_many_times_further_as_the_last_step(study):
+    """Among others than 0, from which nothing is so many times further."""
+    made = study([DECAY], by("weight_decay", 0.5, 0.6, 0.7, 0.8))
+    assert look("decay_at_the_edge", made).numbers["next"] == pytest.approx(1e-2)
+
+
 def test_a_key_that_was_set_before_is_set_once(tmp_path):
     text = json.dumps({"name": "n", "question": "Which?", "base": "b", "axes": [LR]})
     asked = Design.read(text, lambda _: BASE, ["seeds=2", "data.folder=birds"])
