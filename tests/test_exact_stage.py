@@ -66,17 +66,23 @@ def test_what_makes_no_sense_is_refused(photos: Path, override: str, message: st
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("overrides", "message"),
     [
-        ("pooling.name=gem", r"trains the classifier's weight and bias.*pooling\.p would make"),
-        ('stages.head.train={"backbone.*": 0, "*": {lr: 1, decay: 1}}', "not its bias, got"),
+        (
+            ["pooling.name=gem", 'stages.head.train={"backbone.*": 0, "*": 1}'],
+            r"trains the classifier's weight and bias.*pooling\.p would make",
+        ),
+        (
+            ['stages.head.train={"backbone.*": 0, "*": {lr: 1, decay: 1}}'],
+            "not its bias, got",
+        ),
     ],
 )
 def test_what_only_the_model_tells_is_refused_before_training(
-    photos: Path, store: FeatureStore, override: str, message: str
+    photos: Path, store: FeatureStore, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
-        prepare(_recipe(photos, override), store, Silent())
+        prepare(_recipe(photos, *overrides), store, Silent())
 
 
 def test_rate_and_length_make_no_other_training(photos: Path) -> None:

@@ -33,7 +33,7 @@ def read(text: str, *overrides: str) -> Recipe:
 def test_the_smallest_recipe_has_every_default():
     recipe = read(SMALLEST)
     assert recipe.pooling.options() == {"sketch_dim": 8192, "method": "tensor_sketch"}
-    assert recipe.stages[0].train == {"backbone.*": Rate(lr=0), "*": Rate(lr=1)}
+    assert recipe.stages[0].train == {"head.*": Rate(lr=1), "*": Rate(lr=0)}
     assert recipe.data.val_fraction == 0.2
 
 

@@ -331,3 +331,14 @@ def test_what_a_step_costs_and_does_is_recorded(finished: Run):
         values = finished.series(f"train/{key}")[1]
         assert len(values) == 40
         assert all(values >= 0)
+
+
+def test_a_stage_of_the_head_leaves_the_power_of_gem_alone(photos: Path, tmp_path: Path):
+    """At a head's rate p explodes; a stage of all layers may train it."""
+    found = run(photos, tmp_path / "run", "pooling={name: gem}")
+    for stage, moves in zip(found.manifest["stages"], (False, True), strict=True):
+        plan = [line for line in stage["plan"] if "pooling" in line]
+        assert all(("frozen" in line) != moves for line in plan), plan
+    assert load_file(found.weights_path)["pooling.p"] != 3
+    head = run(photos, tmp_path / "head", "pooling={name: gem}", "stages.all=null")
+    assert load_file(head.weights_path)["pooling.p"] == 3

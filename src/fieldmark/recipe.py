@@ -52,7 +52,7 @@ class Rate(Section):
 
 def _as_levels(value: object) -> object:
     return (
-        {"head": {"backbone.*": 0, "*": 1}, "all": {"*": 1}}.get(value, value)
+        {"head": {"head.*": 1, "*": 0}, "all": {"*": 1}}.get(value, value)
         if isinstance(value, str)
         else value
     )
