@@ -1,5 +1,6 @@
 """What a study takes, foreseen: counts by hand; whether seconds are right is for bench/forecast."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -164,7 +165,11 @@ def test_a_stage_of_features_and_one_of_photos_are_timed(folder: Path, tmp_path:
     assert whole.judged.seconds > shared.seen.photo.seconds
 
 
-def test_trainings_are_counted_with_their_steps(folder: Path, tmp_path: Path):
+def test_trainings_are_counted_with_their_steps(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ticks = itertools.count()
+    monkeypatch.setattr("fieldmark.probe.clock", lambda: float(next(ticks)))
     asked = study(folder, tmp_path / "study", "base.yaml")
     assert asked.design.folds is None
     told, photos = foresee(asked, FeatureStore(tmp_path / "cache"))

@@ -335,10 +335,11 @@ def test_what_a_step_costs_and_does_is_recorded(finished: Run):
 
 def test_a_stage_of_the_head_leaves_the_power_of_gem_alone(photos: Path, tmp_path: Path):
     """At a head's rate p explodes; a stage of all layers may train it."""
-    found = run(photos, tmp_path / "run", "pooling={name: gem}")
+    wide = ("pooling={name: gem}", "data.image_size=64", "data.resize_size=72")  # maps of 2 x 2
+    found = run(photos, tmp_path / "run", *wide)
     for stage, moves in zip(found.manifest["stages"], (False, True), strict=True):
         plan = [line for line in stage["plan"] if "pooling" in line]
         assert all(("frozen" in line) != moves for line in plan), plan
     assert load_file(found.weights_path)["pooling.p"] != 3
-    head = run(photos, tmp_path / "head", "pooling={name: gem}", "stages.all=null")
+    head = run(photos, tmp_path / "head", *wide, "stages.all=null")
     assert load_file(head.weights_path)["pooling.p"] == 3
