@@ -21,7 +21,7 @@ from pathlib import Path
 from curves.bank import LABELS, SETTINGS, build_bank
 from curves.page import fill
 from curves.score import LEAST_NAMED, MOST_FALSE, Judged, Score
-from curves.settings import SPLITS, Setting
+from curves.settings import SPLITS, Setting, Split
 from fieldmark.training.features import cache_folder
 
 REHEARSED = {"cannot_overfit_few", "blank_photos_do_as_well", "no_band_of_rates"}  # rehearsal.py's
@@ -32,7 +32,7 @@ def bank_folder() -> Path:
     return Path(os.environ.get("FIELDMARK_BANK") or cache_folder().parent / "bank")
 
 
-def judge(bank: Path, split: str, settings: int, *, built: bool) -> Score:
+def judge(bank: Path, split: Split, settings: int, *, built: bool) -> Score:
     started = time.perf_counter()
     judged = []
     wanted = [Setting(split, number, bank) for number in range(settings)]

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -61,7 +62,7 @@ axes:
 """
 
 
-def plan(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
+def plan(study: Path, out: Path, *, cpu: bool) -> dict[str, Any]:
     """Plan a study here: what `fieldmark study plan --format json` prints."""
     import fieldmark.study_cost
     from fieldmark import probe
@@ -70,19 +71,19 @@ def plan(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
     assert fieldmark.study_cost  # loaded before the clock starts
     if cpu:
         probe.clock = time.process_time
-    console = Console(file=io.StringIO(), width=10**6)
-    plan_study(console, str(study), [], out, "json")
-    (row,) = json.loads(console.file.getvalue())
+    printed = io.StringIO()
+    plan_study(Console(file=printed, width=10**6), str(study), [], out, "json")
+    (row,) = json.loads(printed.getvalue())
     return row
 
 
-def run(study: Path, out: Path, *, cpu: bool) -> dict[str, object]:
+def run(study: Path, out: Path, *, cpu: bool) -> dict[str, Any]:
     """Run a study here; seconds, and bytes at the fullest moment."""
+    import fieldmark.trials
     from fieldmark.questions import executor_of
     from fieldmark.questions import run as run_study
-    from fieldmark.trials import run_trials
 
-    assert run_trials  # loaded before the clock starts
+    assert fieldmark.trials  # loaded before the clock starts
     executor = executor_of("local", 1, None)
     clock = time.process_time if cpu else time.perf_counter
     with Fullest() as fullest:
@@ -116,7 +117,7 @@ class Fullest:
         self.seconds = time.thread_time()
 
 
-def call(what: str, *paths: Path, cache: Path, cpu: bool) -> dict[str, object]:
+def call(what: str, *paths: Path, cache: Path, cpu: bool) -> dict[str, Any]:
     """The same in a process of its own."""
     arguments = [sys.executable, __file__, what, *map(str, paths), *(["--cpu"] * cpu)]
     environment = os.environ | {"FIELDMARK_CACHE": str(cache)}
@@ -142,20 +143,21 @@ def compare(study: Path, out: Path, cache: Path, *, cpu: bool) -> Figures:
     return {name: (float(told[name]), float(true[name])) for name in UNITS}
 
 
-def stage(base: Path) -> dict[str, object]:
+def stage(base: Path) -> dict[str, Any]:
     """Train a recipe's head here: bytes foretold by the training itself, and true."""
     from fieldmark.cost import own_memory
     from fieldmark.forecast import forecast
     from fieldmark.frozen_rows import are_kept
+    from fieldmark.ledger import Silent
     from fieldmark.recipe import load_recipe
     from fieldmark.train import prepare, train
     from fieldmark.training.features import FeatureStore, cache_folder
-    from fieldmark.trials import Silent
 
     recipe = load_recipe(base).until("head")
     store = FeatureStore(cache_folder())
     task = prepare(recipe, store, Silent())
     told = forecast(task, recipe.stages[0], kept=are_kept(task, store))
+    assert told is not None
     del task
     before = own_memory()
     with tempfile.TemporaryDirectory() as folder, Fullest() as fullest:

@@ -22,7 +22,7 @@ from typing import Any
 from curves.bank import Builder, sooner
 from curves.faults import FAULTS, Best
 from curves.score import COUNTS, NAMED_BY, Rate
-from curves.settings import SPLITS, Setting
+from curves.settings import SPLITS, Setting, Split
 from diagnosis import bank_folder
 from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study, firing
 from fieldmark.diagnosis.finding import Finding
@@ -115,7 +115,7 @@ def judge(study: Study, fault: str | None) -> Judged:
     )
 
 
-def judged(bank: Path, split: str, settings: int) -> Iterator[Judged]:
+def judged(bank: Path, split: Split, settings: int) -> Iterator[Judged]:
     """Of each setting one sound study, and one with a fault, in turn."""
     started = time.perf_counter()
     for number in range(settings):

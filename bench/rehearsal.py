@@ -22,7 +22,7 @@ from curves.bank import LABELS, SETTINGS
 from curves.page import fill
 from curves.rehearsals import FAULTS, Rehearsed, record_of, rehearsals
 from curves.score import COUNTS, LEAST_NAMED, MOST_FALSE, Rate
-from curves.settings import SPLITS, Setting
+from curves.settings import SPLITS, Setting, Split
 from diagnosis import bank_folder
 from fieldmark.diagnosis.before_training import CHECKS
 from fieldmark.diagnosis.evidence import gather
@@ -107,7 +107,7 @@ class Score:
         return lines
 
 
-def judge(bank: Path, split: str, settings: int, *, built: bool) -> Score:
+def judge(bank: Path, split: Split, settings: int, *, built: bool) -> Score:
     started, judged = time.perf_counter(), []
     for number in range(settings):
         setting = Setting(split, number, bank)

@@ -24,7 +24,8 @@ from fieldmark import durable
 from fieldmark.checked_yaml import check_text
 from fieldmark.ledger import Silent
 from fieldmark.recipe import Recipe
-from fieldmark.rehearse import RECORD, rehearse
+from fieldmark.rehearse import rehearse
+from fieldmark.rehearsed import RECORD
 from fieldmark.studies.run import RECIPE
 
 LEARNS, LOOKS, BAND = "cannot_overfit_few", "blank_photos_do_as_well", "no_band_of_rates"

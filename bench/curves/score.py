@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from curves.bank import Labelled
 from curves.faults import BATCH_ALONE, BATCH_CHECKS, FAULTS
 from curves.published import NAMES, SETS, firing
 from fieldmark.diagnosis.diagnose import RUN_CHECKS, STUDY_CHECKS, diagnose_run, diagnose_study
+from fieldmark.diagnosis.finding import Check
 from fieldmark.metrics import wilson_interval
 from fieldmark.studies.run import Run
 from fieldmark.studies.study import Study
@@ -141,7 +142,8 @@ class Score:
     def by_check(self) -> dict[str, dict[str, int | str]]:
         """Of each check: fired on so many of the faults that it names, and of the healthy."""
         found: dict[str, dict[str, int | str]] = {}
-        for check in (*RUN_CHECKS, *STUDY_CHECKS):
+        checks: list[Check[Any]] = [*RUN_CHECKS, *STUDY_CHECKS]
+        for check in checks:
             own = [o for o in self.faulty() if check.name in NAMED_BY[o.known.fault or ""]]
             is_study = check in STUDY_CHECKS
             calm = [o for o in self.judged if o.known.kind == "healthy"]
