@@ -312,7 +312,10 @@ def no_band_of_rates(run: RunEvidence) -> Seen:
     for stage, test in tests.items():
         if not test.get("band"):
             reason = test.get("reason") or "no clear fall"
-            return fires(stage=stage, reason=str(reason).rstrip("."))
+            known = {name: test[name] for name in ("why", "rises") if test.get(name)}
+            if rates := test.get("lr"):
+                known |= {"low": rates[0], "high": rates[-1]}
+            return fires(stage=stage, reason=str(reason).rstrip("."), **known)
     bands = ", ".join(f"{low:g} to {high:g}" for low, high in (t["band"] for t in tests.values()))
     return clear(tested=", ".join(tests), bands=bands)
 

@@ -72,7 +72,10 @@ def finding_text(found: Finding, part: str, say: Words) -> str:
     key = keys.get(part, f"checks.{found.check}.{part}")
     if not english or not say.has(key):
         return english
-    text = say(key, **{name: say.term(value) for name, value in found.numbers.items()})
+    numbers = {name: say.term(value) for name, value in found.numbers.items()}
+    if why := found.numbers.get("why"):  # of a range test, whose reason is in English
+        numbers["reason"] = say(f"rehearsed.why.{why}", **found.numbers)
+    text = say(key, **numbers)
     if found.among and part == "title":
         return _among(found.among, found.check, text, say)
     return say("among.advice") if found.is_elsewhere and part == "advice" else text
