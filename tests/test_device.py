@@ -18,7 +18,7 @@ from fieldmark.layers.backbone import frozen_copy, make_backbone
 from fieldmark.layers.model import Model, make_head
 from fieldmark.layers.pooling import make_pooling
 from fieldmark.ledger import Silent
-from fieldmark.predict import Predictor, head_logits
+from fieldmark.predict import Predictor, for_head, head_logits
 from fieldmark.recipe import Recipe
 from fieldmark.resume import resume
 from fieldmark.studies.run import Run
@@ -73,6 +73,7 @@ def test_no_tensor_of_a_pass_is_left_behind_on_the_processor():
         assert maps.device.type == "cuda"
         with torch.no_grad():  # evaluation: maps come to the processor, logits too
             assert head_logits(model, maps.cpu()).device.type == "cpu"
+            assert for_head(model, maps.cpu()).device.type == "cuda"
 
 
 def test_an_unknown_device_is_told():

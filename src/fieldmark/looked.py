@@ -33,7 +33,7 @@ from fieldmark.data.transform import View
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.model import Model
 from fieldmark.layers.pooling import BilinearPooling, CompactBilinearPooling
-from fieldmark.predict import Predictor, evaluating, frozen_maps
+from fieldmark.predict import Predictor, evaluating, for_head, frozen_maps
 from fieldmark.studies.judged import LOOKED, Judged, judged
 from fieldmark.studies.run import Run
 
@@ -48,19 +48,19 @@ def score_shares(model: Model, maps: Tensor, classes: Tensor) -> Tensor:
 
     Args:
         model: in eval mode; its head ends in a linear classifier.
-        maps: feature maps (B, C, H, W).
+        maps: feature maps (B, C, H, W), on any device.
         classes: the class asked about, (B,).
 
     Returns:
-        (B, H, W), which sums to `logit - mean logit` without the biases.
+        (B, H, W), where the maps are, which sums to `logit - mean logit` without the biases.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():  # whoever asks may be without
-        x = maps.clone().float().requires_grad_()  # (B, C, H, W)
+        x = for_head(model, maps.clone()).requires_grad_()  # (B, C, H, W)
         y = model.pooling(x)  # (B, D)
-        weights = _weights(model.head, y.detach(), classes)  # (B, D)
+        weights = _weights(model.head, y.detach(), classes.to(x.device))  # (B, D)
         (slope,) = torch.autograd.grad((weights * y).sum(), x)  # (B, C, H, W)
     bilinear = isinstance(model.pooling, (BilinearPooling, CompactBilinearPooling))
-    return (x.detach() * slope).sum(1) / (2 if bilinear else 1)
+    return ((x.detach() * slope).sum(1) / (2 if bilinear else 1)).to(maps.device)
 
 
 def _weights(head: nn.Sequential, y: Tensor, classes: Tensor) -> Tensor:

@@ -65,10 +65,14 @@ def frozen_maps(
         yield batch.indices.tolist(), maps
 
 
+def for_head(model: Model, maps: Tensor) -> Tensor:
+    """Feature maps (B, C, H, W) as the pooling wants them: where the head is, in float32."""
+    return maps.to(next(model.head.parameters()).device, torch.float32)
+
+
 def head_logits(model: Model, maps: Tensor) -> Tensor:
     """Logits (B, K) of feature maps (B, C, H, W), in eval mode, where the maps are."""
-    on_device = maps.to(next(model.head.parameters()).device).float()
-    return cast("Tensor", model.head(model.pooling(on_device))).to(maps.device)
+    return cast("Tensor", model.head(model.pooling(for_head(model, maps)))).to(maps.device)
 
 
 @contextmanager

@@ -282,7 +282,7 @@ class Training:
             self.keep_predictions(inputs, split)
         if world().leads:
             run, view = Run(self.ledger.writer.folder), self.task.eval_view
-            keep_looks(run, self.model.cpu(), view, self.task.part("val"), self.task.dtype)
+            keep_looks(run, self.model, view, self.task.part("val"), self.task.dtype)
 
     def keep_predictions(
         self, inputs: StageInputs, split: SplitName, name: str | None = None
