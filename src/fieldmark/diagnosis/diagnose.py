@@ -65,7 +65,10 @@ def diagnose_study(study: Study) -> list[Finding]:
     """
     evidence = StudyEvidence(study)
     best = evidence.finished[0][0] if evidence.finished else None
-    shared = gather_findings(list(_examined(study)), best, RUN_CHECKS)
+    examined = [
+        Examined(slot.cell, slot.seed, run, _grave(run, slot)) for slot, run in _ended(study)
+    ]
+    shared = gather_findings(examined, best, RUN_CHECKS)
     return ordered([*(check(evidence) for check in STUDY_CHECKS), *shared])
 
 
@@ -73,7 +76,7 @@ def best_run(study: Study) -> Run | None:
     """The best cell's first run, by which a study is read in full; None before there is one."""
     finished = StudyEvidence(study).finished
     best = finished[0][0].hash if finished else None
-    runs = (each.run for each in _examined(study) if each.cell.hash == best)
+    runs = (run for slot, run in _ended(study) if slot.cell.hash == best)
     return next((run for run in runs if run.status == "finished"), None)
 
 
@@ -83,8 +86,8 @@ def rest_of(run: Run, told: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in diagnose_run(run) if finding.check not in known]
 
 
-def _examined(study: Study) -> Iterator[Examined]:
-    """The study's runs that finished or failed, in its order, and what is wrong with each."""
+def _ended(study: Study) -> Iterator[tuple[Slot, Run]]:
+    """The study's runs that finished or failed and are still there, in its order."""
     for slot in study.slots():
         result = study.records.of(slot)
         if result is None or result.status == "pruned":
@@ -93,7 +96,7 @@ def _examined(study: Study) -> Iterator[Examined]:
             run = Run(result.folder)
         except FieldmarkError:
             continue  # it was moved or removed, or failed before it began
-        yield Examined(slot.cell, slot.seed, run, _grave(run, slot))
+        yield slot, run
 
 
 def _grave(run: Run, slot: Slot) -> tuple[Finding, ...]:
