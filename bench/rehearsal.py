@@ -21,7 +21,7 @@ from typing import Self
 from curves.bank import LABELS, SETTINGS
 from curves.page import fill
 from curves.rehearsals import FAULTS, Rehearsed, record_of, rehearsals
-from curves.score import COUNTS, LEAST_NAMED, MOST_FALSE, Rate
+from curves.score import COUNTS, Rate, counts, missed
 from curves.settings import SPLITS, Setting, Split
 from diagnosis import bank_folder
 from fieldmark.diagnosis.before_training import CHECKS
@@ -75,24 +75,14 @@ class Score:
 
     @property
     def missed(self) -> list[str]:
-        found = []
-        if self.named.share < LEAST_NAMED:
-            found.append(f"{self.named.share:.1%} of faults named, not {LEAST_NAMED:.0%}")
-        if self.false.share > MOST_FALSE:
-            found.append(f"{self.false.share:.1%} of healthy recipes alarmed, not {MOST_FALSE:.0%}")
-        return found
+        return missed(self.named, self.false, "recipes")
 
     def by_check(self) -> dict[str, dict[str, int]]:
         """Of each check: fired on so many of the faults that it names, and of the healthy."""
         found = {}
         for name in (check.name for check in REHEARSED):
-            own = [one for one in self.faulty() if name in NAMED_BY[one.known.fault or ""]]
-            found[name] = {
-                "faults": len(own),
-                "named": sum(name in one.found for one in own),
-                "healthy": len(self.healthy),
-                "alarms": sum(name in one.found for one in self.healthy),
-            }
+            own = [one.found for one in self.faulty() if name in NAMED_BY[one.known.fault or ""]]
+            found[name] = counts(name, own, [one.found for one in self.healthy])
         return found
 
     def lines(self) -> list[str]:

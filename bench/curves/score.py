@@ -1,6 +1,6 @@
 """How often planted faults are named, and how often healthy runs are called ill."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -81,6 +81,28 @@ class Rate:
         return f"{self.hits}/{self.count} {self.share:4.0%} ({max(0, low):.0%}-{min(1, high):.0%})"
 
 
+def missed(named: Rate, false: Rate, healthy: str) -> list[str]:
+    """Targets that are missed; `healthy` says what was to raise no alarm."""
+    found = []
+    if named.share < LEAST_NAMED:
+        found.append(f"{named.share:.1%} of faults named, not {LEAST_NAMED:.0%}")
+    if false.share > MOST_FALSE:
+        found.append(f"{false.share:.1%} of healthy {healthy} alarmed, not {MOST_FALSE:.0%}")
+    return found
+
+
+def counts(
+    check: str, own: Sequence[Mapping[str, str]], calm: Sequence[Mapping[str, str]]
+) -> dict[str, int]:
+    """How often a check fired on faults that it names, and on the healthy; each what was found."""
+    return {
+        "faults": len(own),
+        "named": sum(check in found for found in own),
+        "healthy": len(calm),
+        "alarms": sum(check in found for found in calm),
+    }
+
+
 @dataclass(frozen=True)
 class Score:
     """What the checks are worth on a part of the bank."""
@@ -107,12 +129,7 @@ class Score:
     @property
     def missed(self) -> list[str]:
         """Targets that are missed."""
-        found = []
-        if self.named.share < LEAST_NAMED:
-            found.append(f"{self.named.share:.1%} of faults named, not {LEAST_NAMED:.0%}")
-        if self.false.share > MOST_FALSE:
-            found.append(f"{self.false.share:.1%} of healthy runs alarmed, not {MOST_FALSE:.0%}")
-        return found
+        return missed(self.named, self.false, "runs")
 
     def by_fault(self) -> list[str]:
         """A line each: how often it is named by Fieldmark, UMLAUT and AutoTrainer."""
@@ -144,16 +161,12 @@ class Score:
         found: dict[str, dict[str, int | str]] = {}
         checks: list[Check[Any]] = [*RUN_CHECKS, *STUDY_CHECKS]
         for check in checks:
-            own = [o for o in self.faulty() if check.name in NAMED_BY[o.known.fault or ""]]
+            own = [o.found for o in self.faulty() if check.name in NAMED_BY[o.known.fault or ""]]
             is_study = check in STUDY_CHECKS
             calm = [o for o in self.judged if o.known.kind == "healthy"]
-            calm = [o for o in calm if o.known.is_study == is_study]
             found[check.name] = {
                 "rule": check.rule,
                 "severity": check.severity,
-                "faults": len(own),
-                "named": sum(check.name in o.found for o in own),
-                "healthy": len(calm),
-                "alarms": sum(check.name in o.found for o in calm),
+                **counts(check.name, own, [o.found for o in calm if o.known.is_study == is_study]),
             }
         return found
