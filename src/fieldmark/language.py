@@ -105,6 +105,14 @@ class Words:
         """A sentence in words, a name as it is."""
         return str(self._plain(value))
 
+    def axis(self, name: str) -> str:
+        """A study's axis in words, see `axis_words`."""
+        return self.word(axis_words(name))
+
+    def metric(self, key: str) -> str:
+        """A metric in words, see `metric_words`."""
+        return self.word(metric_words(key))
+
     def term(self, value: Any) -> Any:
         """A word that stands for a number, such as `low`, in this language; all else as it is."""
         return self.templates.get(f"terms.{value}", value) if isinstance(value, str) else value

@@ -8,7 +8,7 @@ import altair as alt
 import polars as pl
 
 from fieldmark.charts.look import INK, SERIES
-from fieldmark.language import Words, metric_words
+from fieldmark.language import Words
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def cost_chart(data: CostData, say: Words) -> Any:
     )
     y = alt.Y(
         "value:Q",
-        title=say.word(metric_words(data.metric)),
+        title=say.metric(data.metric),
         scale=alt.Scale(zero=False, padding=10),
         axis=alt.Axis(format=shape.replace(".1", ""), tickCount=5),
     )
@@ -96,7 +96,7 @@ def cost_chart(data: CostData, say: Words) -> Any:
         tooltip=[
             alt.Tooltip("name:N", title=say("charts.cell")),
             alt.Tooltip("seconds:Q", title=say("charts.seconds"), format=",.1f"),
-            alt.Tooltip("value:Q", title=say.word(metric_words(data.metric)), format=shape),
+            alt.Tooltip("value:Q", title=say.metric(data.metric), format=shape),
         ],
     )
     line = best.mark_line(color=SERIES[0], interpolate="step-after", strokeWidth=1.5, opacity=0.6)

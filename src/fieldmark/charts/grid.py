@@ -16,7 +16,7 @@ from fieldmark.charts.look import (
     SHADES,
     shade_of,
 )
-from fieldmark.language import Words, axis_words, metric_words
+from fieldmark.language import Words
 
 CELL_WIDTH, CELL_HEIGHT, PLOT_HEIGHT, WIDTH = 74, 46, 200, 640
 _SCALES = {"words": "ordinal", "numbers": "linear", "ratios": "log"}
@@ -189,7 +189,7 @@ def _columns(data: HeatData, say: Words) -> alt.X:
     return alt.X(
         "column:N",
         sort=list(data.columns),
-        title=say.word(axis_words(data.column_axis)),
+        title=say.axis(data.column_axis),
         axis=alt.Axis(grid=False, ticks=False, labelColor=INK, **axis),
         scale=alt.Scale(paddingInner=0.03, paddingOuter=0),
     )
@@ -200,7 +200,7 @@ def _rows(data: HeatData, say: Words) -> alt.Y:
     return alt.Y(
         "row:N",
         sort=list(data.rows),
-        title=say.word(axis_words(data.row_axis)),
+        title=say.axis(data.row_axis),
         axis=alt.Axis(grid=False, ticks=False, labelColor=INK, labelPadding=8, **axis),
         scale=alt.Scale(paddingInner=0.06, paddingOuter=0),
     )
@@ -209,9 +209,9 @@ def _rows(data: HeatData, say: Words) -> alt.Y:
 def _told(data: HeatData, say: Words) -> list[alt.Tooltip]:
     shape = _shape(data.metric)
     return [
-        alt.Tooltip("row:N", title=say.word(axis_words(data.row_axis))),
-        alt.Tooltip("column:N", title=say.word(axis_words(data.column_axis))),
-        alt.Tooltip("value:Q", title=say.word(metric_words(data.metric)), format=shape),
+        alt.Tooltip("row:N", title=say.axis(data.row_axis)),
+        alt.Tooltip("column:N", title=say.axis(data.column_axis)),
+        alt.Tooltip("value:Q", title=say.metric(data.metric), format=shape),
         alt.Tooltip("interval:N", title=say("charts.interval")),
         alt.Tooltip("spread:Q", title=say("charts.spread"), format=shape),
         alt.Tooltip("seeds:Q", title=say("charts.seeds")),
@@ -225,9 +225,9 @@ def axis_chart(data: AxisData, say: Words) -> Any:
     y: dict[str, Any] = {
         "scale": scale,
         "axis": y_axis,
-        "title": say.word(metric_words(data.metric)),
+        "title": say.metric(data.metric),
     }
-    name_of_axis = say.word(axis_words(data.axis))
+    name_of_axis = say.axis(data.axis)
     x: Any
     if data.kind == "words":
         x = alt.X(
@@ -253,7 +253,7 @@ def axis_chart(data: AxisData, say: Words) -> Any:
             y=alt.Y("value:Q", **y),
             tooltip=[
                 alt.Tooltip("setting:N", title=name_of_axis),
-                alt.Tooltip("value:Q", title=say.word(metric_words(data.metric)), format=shape),
+                alt.Tooltip("value:Q", title=say.metric(data.metric), format=shape),
                 alt.Tooltip("others:N", title=say("charts.others")),
             ],
         )

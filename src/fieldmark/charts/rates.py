@@ -9,7 +9,7 @@ import altair as alt
 import polars as pl
 
 from fieldmark.charts.look import GRID, INK, PAPER, SERIES
-from fieldmark.language import Words, metric_words
+from fieldmark.language import Words
 
 Amount = tuple[float, float, float, float]
 
@@ -130,10 +130,10 @@ def amount_chart(data: AmountData, say: Words) -> Any:
         x=x,
         tooltip=[
             alt.Tooltip("amount:Q", title=say("charts.trained_on"), format=".3g"),
-            alt.Tooltip("value:Q", title=say.word(metric_words(data.metric)), format=shape),
+            alt.Tooltip("value:Q", title=say.metric(data.metric), format=shape),
         ],
     )
-    value = alt.Y("value:Q", title=say.word(metric_words(data.metric)), **y)
+    value = alt.Y("value:Q", title=say.metric(data.metric), **y)
     seen = base.transform_filter("!datum.foreseen")
     dash = [5, 4]
     layers = [
