@@ -1,8 +1,10 @@
 """Recipes: what they accept, what they say when they don't, what they hash to."""
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from fieldmark.checked_yaml import check_text
 from fieldmark.duration import Duration
@@ -24,6 +26,15 @@ TWO_STAGES = (
     schedule: {name: multistep, milestones: [50 %, 75 %]}
 """
 )
+
+
+DEFAULT_VALUES = Path(__file__).parent / "recipe_defaults.yaml"
+
+
+def yaml(content: object) -> str:
+    stream = StringIO()
+    YAML().dump(content, stream)
+    return stream.getvalue()
 
 
 def read(text: str, *overrides: str) -> Recipe:
@@ -70,9 +81,37 @@ def test_the_hash_forgets_names_and_nothing_else():
         "stages.0.label_smoothing=0.1",
         "stages.0.class_weights={amber: 2}",
         "stages.0.sampling=balanced",
+        'stages.all.train={"*": 1, "backbone.*": 0.1}',
     ]
     hashes = {read(TWO_STAGES, change).hash() for change in changes}
     assert len(hashes | {recipe.hash()}) == len(changes) + 1
+
+
+def test_what_is_given_as_it_is_by_default_is_no_other_recipe():
+    given = ("data.resize=squash", "pooling.sketch_dim=8192", "seed=0")
+    assert read(SMALLEST, *given).hash() == read(SMALLEST).hash()
+
+
+def test_keys_yet_to_come_change_no_hash():
+    """Runs and studies that people have would count as not run."""
+
+    class Later(Recipe):
+        yet_to_come: str = "off"
+
+    now = read(TWO_STAGES)
+    for later, same in (("off", True), ("on", False)):
+        other = check_text(TWO_STAGES, Later, [f"yet_to_come={later}"])
+        assert (other.hash() == now.hash()) is same
+
+
+def test_defaults_are_those_that_old_runs_had():
+    smallest = read(SMALLEST).model_dump(mode="json", exclude={"name", "about", "expected"})
+    smallest["stages"] = smallest["stages"][0]
+    assert yaml(smallest) == DEFAULT_VALUES.read_text(), (
+        "A key is new: let it by default do what was done without it, and put it into "
+        f"{DEFAULT_VALUES.name}. A default has another value: raise `DEFAULTS` in recipe.py too, "
+        "for what was run before is no result of the same recipe any more."
+    )
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,11 @@ class Expectation(Section):
     hardware: str
 
 
+# Counts how often a default changed its value, or a value its meaning: what was run before is no
+# result of the same recipe any more. A new key that does nothing by default changes nothing.
+DEFAULTS = 1
+
+
 class Recipe(Section):
     """One training, whole."""
 
@@ -288,11 +293,10 @@ class Recipe(Section):
         """
         if self.trains_backbone:
             return self.hash()
-        content = self.model_dump(
-            mode="json", include={"data", "augment", "backbone", "precision", "threads", "device"}
+        content = self._what_differs(
+            include={"data", "augment", "backbone", "precision", "threads", "device"}
         )
-        content |= self.data.contents()
-        del content["data"]["train_fraction"]  # each photo's features are computed once
+        content["data"].pop("train_fraction", None)  # each photo's features are computed once
         if self.backbone.weights == "none":  # they are drawn from the seed
             content["seed"] = self.seed
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -304,10 +308,20 @@ class Recipe(Section):
 
     def hash(self) -> str:
         """Content hash, 64 hex digits: equal for recipes (and lists) that ask for one training."""
-        content = self.model_dump(mode="json", exclude={"name", "about", "expected"})
-        content |= self.data.contents()
-        del content["data"]["cache"]  # the same pixels, sooner
+        content = self._what_differs(exclude={"name", "about", "expected"})
+        content["data"].pop("cache", None)  # the same pixels, sooner
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def _what_differs(
+        self, *, include: set[str] | None = None, exclude: set[str] | None = None
+    ) -> dict[str, Any]:
+        """What is not as by default, and what the lists say: keys yet to come change no hash."""
+        content = self.model_dump(
+            mode="json", include=include, exclude=exclude, exclude_defaults=True
+        )
+        for stage in content.get("stages", ()):  # the first pattern that matches wins
+            stage["train"] = list(stage["train"].items())
+        return content | self.data.contents() | {"defaults": DEFAULTS}
 
 
 def _moves_backbone(rates: Mapping[str, Rate]) -> bool:
