@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from fieldmark.studies.answers import Answers
 from fieldmark.studies.design import Design
+from fieldmark.studies.effects import AnsweredCell, main_effects
 from fieldmark.studies.lease import Leases
 from fieldmark.studies.study import LEASES, Study
 from fieldmark.studies.trial import Outcome
 from fieldmark.study_axes import axes_table, guess_sentence, importance_sentence
+from fieldmark.study_report import beside_the_best
 from fieldmark.terminal import tell
 
 BASE = """\
@@ -105,3 +109,15 @@ def test_sentences_are_wrapped_for_people_alone():
         with console.capture() as told:
             tell(console, sentence)
         assert len(told.get().rstrip("\n").splitlines()) == lines
+
+
+@pytest.mark.parametrize(("settings", "shown"), [(3, 3), (4, 3), (7, 6)])
+def test_of_many_settings_those_beside_the_best_are_told(settings: int, shown: int):
+    photos = np.arange(100)
+    cells = [
+        AnsweredCell({"decay": number}, Answers(photos[None] < 50 + 10 * (number == 1) + number))
+        for number in range(settings)
+    ]
+    told = beside_the_best(main_effects(cells))
+    assert len(told) == shown
+    assert settings < 4 or all(1 in (effect.a, effect.b) for effect in told)

@@ -46,8 +46,8 @@ def not_converged(found: ExactHead) -> str | None:
         return None
     return (
         f"At weight decay {found.decay:g} the search for the minimum ended up to {found.gap:.1g} "
-        f"nats above it, more than {TOLERANCE:g}. Raise `weight_decay`, or let the stage take "
-        "steps."
+        f"nats above it, where {TOLERANCE:g} and a thousandth of the loss are allowed. Raise "
+        "`weight_decay`, or let the stage take steps."
     )
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from fieldmark.diagnosis_report import study_diagnosis
 from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain, words
-from fieldmark.studies.effects import AnsweredCell, main_effects, study_spread
+from fieldmark.studies.effects import AnsweredCell, Effect, Setting, main_effects, study_spread
 from fieldmark.studies.learning_curve import fit_curve
 from fieldmark.studies.selection import best_cell
 from fieldmark.studies.study import Study
@@ -69,10 +69,24 @@ def sentences(study: Study) -> list[str]:
     spread = study_spread(cells)
     asked = at_their_best(study, cells)
     effects = main_effects(asked, spread=spread) if len(asked) > 1 else []
-    found = [effect.describe() for effect in effects]
+    shown = beside_the_best(effects)
+    found = [effect.describe() for effect in shown]
+    if more := len(effects) - len(shown):
+        found.append(f"{more} more comparisons stand on the page: fieldmark report {study.folder}")
     best = best_cell(cells, spread=spread)
     settings = words(cells[best.cell].settings)
     return [*found, best.describe(f"The best cell ({settings})"), *_curves(study, cells)]
+
+
+def beside_the_best(effects: Sequence[Effect]) -> list[Effect]:
+    """Of an axis with four settings or more, those of its best setting: six are read, 21 not."""
+    lead: dict[str, dict[Setting, float]] = {}
+    for each in effects:
+        of_axis = lead.setdefault(each.axis, {})
+        for setting, sign in ((each.a, -1), (each.b, 1)):
+            of_axis[setting] = of_axis.get(setting, 0.0) + sign * each.verdict.difference
+    best = {axis: max(of_axis, key=of_axis.__getitem__) for axis, of_axis in lead.items()}
+    return [e for e in effects if len(lead[e.axis]) < 4 or best[e.axis] in (e.a, e.b)]
 
 
 def _curves(study: Study, cells: Sequence[AnsweredCell]) -> list[str]:

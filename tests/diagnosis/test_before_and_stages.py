@@ -37,6 +37,13 @@ def test_loss_at_start_is_not_guessed_from_later_looks(look, well):
     assert found.why_not == "the record has no `train/loss before the first step`"
 
 
+def test_a_minimum_found_in_one_step_is_not_where_a_loss_begins(look):
+    exact = {"solver": "lbfgs", "weight_decay": 1e-8, "schedule": "constant"}
+    found = look("loss_at_start", (exact, {"train/loss": [0.001], "val/loss": [0.8]}))
+    assert found.outcome == "cannot tell"
+    assert found.why_not == "stage head finds its minimum and takes no steps"
+
+
 @pytest.mark.parametrize(
     ("name", "outcome", "rehearsal"),
     [

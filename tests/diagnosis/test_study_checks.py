@@ -153,6 +153,13 @@ def test_with_the_rate_as_a_nuisance(study, name, outcome, axes):
     assert look(name, study(axes, lambda _: 0.5)).outcome == outcome
 
 
+def test_exact_heads_have_no_rate_to_tune(study):
+    decay = {"key": "stages.head.weight_decay", "values": [1e-4, 1e-2]}
+    exact = {"key": "stages.head.solver", "values": ["lbfgs"], "role": "fixed"}
+    found = look("nuisance_not_tuned", study([decay, exact], lambda _: 0.5))
+    assert found.why_not == "stage head finds its minimum and takes no steps"
+
+
 def test_rates_that_go_with_the_batch_are_arms(study):
     arms = {
         "small": {"stages.head.batch_size": 16, "stages.head.lr": 1},

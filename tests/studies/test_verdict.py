@@ -108,12 +108,22 @@ def test_seeds_needed_count_their_degrees_of_freedom():
     parts = (Part("seeds", 3e-4, 2),)
     needs = judge(Estimate(0.03, "recipes", parts), photos=300, seeds=(3, 3)).needs
 
-    def half(seeds):
-        return stats.t.ppf(0.975, seeds - 1) * np.sqrt(9e-4 / seeds)
+    def least_seen(seeds):  # in four of five repeats
+        return (stats.t.ppf(0.975, seeds - 1) + stats.norm.ppf(0.8)) * np.sqrt(9e-4 / seeds)
 
-    target = 0.03 / (1 + stats.norm.ppf(0.8) / stats.norm.ppf(0.975))
-    assert half(3 + needs.seeds) <= target < half(2 + needs.seeds)
+    assert least_seen(3 + needs.seeds) <= 0.03 < least_seen(2 + needs.seeds)
     assert needs.photos is None
+
+
+def test_photos_needed_count_what_else_is_looked_at():
+    """An interval that leaves out 0 once, and is one of many, took "about 10 more photos"."""
+    found = Estimate(0.05, "one seed", (Part("photos", 0.02**2, 1499),))
+    settings = {"photos": 1500, "seeds": (1, 1), "folds": 5}
+    alone = judge(found, p=0.06, comparisons=1, **settings).needs
+    among = judge(found, p=0.06, comparisons=21, **settings).needs
+    z, power = stats.norm.ppf(1 - 0.025 / 21), stats.norm.ppf(0.8)
+    assert among.photos == pytest.approx(1500 * ((z + power) * 0.02 / 0.05) ** 2 - 1500, abs=15)
+    assert alone.photos < among.photos
 
 
 def test_nothing_may_be_enough_alone():

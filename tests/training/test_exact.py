@@ -55,6 +55,18 @@ def test_heads_come_in_the_order_asked_for() -> None:
     assert heads[1].loss < heads[3].loss < heads[0].loss
 
 
+def test_with_next_to_no_decay_the_minimum_is_the_same_from_anywhere() -> None:
+    """The whole loss is 1e-4 nats there: within a tolerance of 1e-4 lies almost any classifier."""
+    rows, labels = _photos(40, 100)
+    path = decay_path(rows, labels, [1e-3, 1e-5, 1e-8], classes=CLASSES)
+    (alone,) = decay_path(rows, labels, [1e-8], classes=CLASSES)
+    others, _ = _photos(60, 100)
+    of_path, of_alone = ((others @ h.weight.T + h.bias).softmax(1) for h in (path[-1], alone))
+    assert path[-1].loss < 1e-4
+    assert alone.gap <= 1e-3 * alone.loss
+    np.testing.assert_allclose(of_path, of_alone, atol=0.1)
+
+
 def test_without_decay_there_is_no_minimum() -> None:
     rows, labels = _photos(40, 10)
     with pytest.raises(SettingError, match="needs decays above 0, got 0"):

@@ -37,6 +37,8 @@ def loss_at_start(run: RunEvidence) -> Seen:
     curve = next((c for key in FIRST if stage and len(c := stage.curve(key))), None)
     if stage is None or curve is None or stage.classes < 2:
         return unknown("not_recorded", key=FIRST[0])
+    if stage.settings and stage.settings.solver == "lbfgs":
+        return unknown("takes_no_steps", stage=stage.name)
     untouched = 1 if curve.key == "train/loss" else stage.first_step
     if curve.steps[0] > untouched:
         return unknown("not_recorded", key=f"{curve.key} before the first step")

@@ -75,6 +75,9 @@ def nuisance_not_tuned(evidence: StudyEvidence) -> Seen:
         return unknown("no_such_axis", what="anything but lr")
     if evidence.axes_of("lr"):
         return clear()
+    stages = [stage for cell, _ in evidence.cells for stage in cell.recipe.stages]
+    if stages and all(stage.solver == "lbfgs" for stage in stages):
+        return unknown("takes_no_steps", stage=stages[0].name)
     names = [axis.name for axis in varied]
     return fires(axes=", ".join(names))
 

@@ -14,9 +14,6 @@ from fieldmark.studies.spread import LEVEL, About, Estimate
 Answer = Literal["real", "noise", "cannot tell"]
 CARE = 0.01  # one point of top-1: what a person cares about, unless he says otherwise
 
-_Z = float(ndtri(0.5 + LEVEL / 2))
-# A difference that large against its interval shows up in four of five repeats.
-_TO_BE_SEEN = 1 + float(ndtri(0.8)) / _Z
 _MOST_SEEDS, _MOST_PHOTOS = 50, 20  # in all; times as many
 _ANSWERS = {"real": "Real", "noise": "Noise", "cannot tell": "Cannot tell"}
 
@@ -147,7 +144,9 @@ def judge(
     answer: Answer = "noise" if inside else "cannot tell"
     if not inside and p <= 1 - LEVEL and (comparisons > 1 or not low <= 0 <= high):
         answer = "real"
-    needs = _needs(found, photos, seeds, care) if answer == "cannot tell" else None
+    needs = None
+    if answer == "cannot tell":
+        needs = _needs(found, photos, seeds, care, comparisons)
     low, high = max(low, -1.0), min(high, 1.0)
     return Verdict(
         answer,
@@ -230,13 +229,15 @@ def _last_inside(excess: Callable[[float], float], inside: float, outside: float
     return inside
 
 
-def _needs(found: Estimate, photos: int, seeds: tuple[int, int], care: float) -> Needs:
-    """Half the interval must fit between the difference seen and 0, or it and `care`."""
-    target = max(abs(found.value), care - abs(found.value)) / _TO_BE_SEEN
+def _needs(
+    found: Estimate, photos: int, seeds: tuple[int, int], care: float, comparisons: int
+) -> Needs:
+    """What it takes to see the difference, or that it is less than `care`, whichever is easier."""
+    target = max(abs(found.value), care - abs(found.value))
 
     def enough(more_seeds: float, more_photos: float) -> bool:
         parts = tuple(p.with_more(seeds=more_seeds, photos=more_photos) for p in found.parts)
-        return Estimate(found.value, found.about, parts).half_width <= target
+        return Estimate(found.value, found.about, parts).least_seen(comparisons) <= target
 
     count = min(seeds)
     more_seeds = range(1, _MOST_SEEDS - count)

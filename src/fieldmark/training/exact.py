@@ -56,6 +56,7 @@ def decay_path(
     *,
     classes: int,
     tolerance: float = 1e-4,
+    share: float = 1e-3,
 ) -> list[ExactHead]:
     """The minimum for each decay, in the order given.
 
@@ -65,6 +66,7 @@ def decay_path(
         decays: Each above 0, or there may be no minimum.
         classes: K.
         tolerance: How far above the minimum a loss may be, in nats.
+        share: And as a share of it: with little decay the whole loss is less than most tolerances.
 
     Raises:
         SettingError: a decay is not above 0.
@@ -76,7 +78,10 @@ def decay_path(
             "have no best classifier. Use 1e-8 for almost none."
         )
     search = _Search(features, labels, classes)
-    found = {decay: search.minimum(decay, tolerance) for decay in sorted(set(decays), reverse=True)}
+    found = {
+        decay: search.minimum(decay, tolerance, share)
+        for decay in sorted(set(decays), reverse=True)
+    }
     return [found[decay] for decay in decays]
 
 
@@ -93,7 +98,7 @@ class _Search:
         self.bias = torch.zeros(classes)
         self.uncertain = (1 - 1 / classes) / classes  # mean p (1 - p); here of chance
 
-    def minimum(self, decay: float, tolerance: float) -> ExactHead:
+    def minimum(self, decay: float, tolerance: float, share: float) -> ExactHead:
         curvature = self.uncertain * self.spread.square() / len(self.labels) + decay  # (R,)
         stretch = curvature.rsqrt()
         of_bias = self.uncertain**-0.5
@@ -102,7 +107,7 @@ class _Search:
         )
 
         def near_enough(_: object) -> None:
-            if problem.gap <= tolerance:
+            if problem.gap <= min(tolerance, share * problem.loss):
                 raise StopIteration
 
         begin = torch.cat([self.weight / stretch, self.bias[:, None] / of_bias], 1)
@@ -125,7 +130,7 @@ class _Search:
             self.bias - whole @ self.mean,
             problem.loss,
             problem.gap,
-            problem.gap <= tolerance,
+            problem.gap <= min(tolerance, share * problem.loss),
         )
 
 
@@ -147,15 +152,17 @@ class _Problem:
 
     def __call__(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weight, bias = self.unpack(point)
-        log_p = torch.addmm(bias * self.of_bias, self.rows, weight.T).log_softmax(1)  # (N, K)
-        # Sums in float64: the search compares losses that differ in the seventh digit.
-        cross_entropy = -log_p[self._each, self.labels].double().mean()
+        # From here on in float64: the search compares losses that differ in the seventh digit, and
+        # where photos are told apart 1 - p is far below float32's last digit of p.
+        logits = torch.addmm(bias * self.of_bias, self.rows, weight.T).double()
+        log_p = logits.log_softmax(1)  # (N, K)
+        cross_entropy = -log_p[self._each, self.labels].mean()
         decayed = weight * self.decay
         self.loss = float(cross_entropy + (weight * decayed).double().sum() / 2)
         p = log_p.exp_()
         self.uncertain = float((p - p.square()).mean())
         p[self._each, self.labels] -= 1
-        p /= len(self.labels)
+        p = (p / len(self.labels)).float()
         slope = torch.empty(self.classes, self.rows.shape[1] + 1)
         slope[:, :-1] = torch.addmm(decayed, p.T, self.rows)
         slope[:, -1] = p.sum(0) * self.of_bias
