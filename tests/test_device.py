@@ -13,13 +13,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from fieldmark import machine
 from fieldmark.build import build
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import SettingError
 from fieldmark.inputs import PhotoInputs
+from fieldmark.layers import bilinear, maclaurin, positions
 from fieldmark.layers.backbone import frozen_copy, make_backbone
+from fieldmark.layers.hashing import CountSketch
 from fieldmark.layers.model import Model, make_head
 from fieldmark.layers.pooling import make_pooling
 from fieldmark.layers.sketch import Route, TensorSketch
@@ -197,6 +200,37 @@ def test_no_sketch_scatters_on_a_gpu(route: Route, monkeypatch: pytest.MonkeyPat
     with mode:
         moved(sketch, mode)
         assert sketch(torch.empty(2, 8, 9, device="cuda")).device.type == "cuda"
+
+
+def test_no_operator_of_a_gpu_leaves_a_tensor_behind():
+    B, C, P, D = 2, 8, 6, 16
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            x, y, grad = torch.empty(B, C, P), torch.empty(B, C, P), torch.empty(B, D)
+            G, of_each = torch.empty(B, C, C), torch.empty(B, D, P)
+            signs = torch.empty(D, C, dtype=torch.int8)
+            tables = [
+                (torch.empty(n, dtype=torch.long), torch.empty(n, dtype=torch.int8))
+                for n in (C, C**2)
+            ]
+        of_channels, of_pairs = (CountSketch.build(*table, D) for table in tables)
+        twice = [*of_channels, *of_channels]
+        for operator, *given in (  # as they run, not as they tell the compiler of their shapes
+            (bilinear._gram, x),
+            (bilinear._gram_backward, G, x),
+            (bilinear._product, x, y.mT),
+            (bilinear._sum_into_bins, G.flatten(1), list(of_pairs)),
+            (bilinear._sum_into_bins_backward, grad, list(of_pairs)),
+            (maclaurin._maclaurin_sketch, x, y, signs, signs),
+            (maclaurin._maclaurin_sketch_backward, grad, x, y, signs, signs),
+            (positions._sketch_positions, x, y, twice),
+            (positions._sketch_positions_backward, of_each, x, y, twice),
+        ):
+            found = operator._init_fn(*given)
+            told = operator(*given)
+            for one, other in zip(*map(tree_leaves, (found, told)), strict=True):
+                assert one.device.type == other.device.type == "cuda"
+                assert one.shape == other.shape
 
 
 def test_another_gpu_is_told_when_a_run_goes_on(monkeypatch: pytest.MonkeyPatch):
