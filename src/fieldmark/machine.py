@@ -76,6 +76,8 @@ def has_native_bfloat16() -> bool:
 def device_of(name: Device = "auto") -> "torch.device":
     """Where photos go through the backbone; several processes take turns at the GPUs.
 
+    Where that is a GPU, torch is set, for the whole process, to give the same numbers each time.
+
     Args:
         name: `auto` is the GPU where there is one, else the processor.
 

@@ -18,7 +18,7 @@ def cross_gram_sketch(x: Tensor, y: Tensor, bins: Tensor, sketch_dim: int) -> Te
     Args:
         x: First map.
         y: Second map.
-        bins: Signed bins, `(C1, C2)` int64.
+        bins: Signed bins, `(C1, C2)` int32.
         sketch_dim: D.
     """
     sketch: Tensor = _cross_gram_sketch(x, y, bins, sketch_dim)

@@ -29,8 +29,8 @@ def gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -
 
     Args:
         x: One map.
-        bins: Signed bins, `(C, C)` int32, which is the quicker to gather by.
-        folded_bins: The same in the order of `fold_symmetric`, int64, as `scatter` takes them.
+        bins: Signed bins, `(C, C)` int32.
+        folded_bins: The same in the order of `fold_symmetric`.
         sketch_dim: D.
     """
     sketch: Tensor = _gram_sketch(x.contiguous(), bins, folded_bins, sketch_dim)
@@ -46,8 +46,9 @@ def groups(*maps: Tensor) -> Iterator[slice]:
 
 
 def scatter(block: Tensor, bins: Tensor, into: Tensor) -> None:
-    """Add each sample's entries `(n, ...)` into its signed bins `(n, 2D)`, int64."""
-    into.scatter_add_(1, bins.expand(len(into), -1), block.flatten(1))
+    """Add each sample's entries `(n, ...)` into its signed bins `(n, 2D)`."""
+    # Tables are int32, half as much to read. Torch widens them too, but after `expand`: n-fold.
+    into.scatter_add_(1, bins.long().expand(len(into), -1), block.flatten(1))
 
 
 def gather(signed: Tensor, bins: Tensor) -> Tensor:

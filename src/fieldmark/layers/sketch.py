@@ -110,9 +110,9 @@ class TensorSketch(nn.Module):
             sign = torch.where(bins < D, 1, -1).to(torch.int8)
             self._pairs = CountSketch.build(bins.flatten() % D, sign.flatten(), D)
             return
-        self._bins = bins if self.two_maps else bins.int()
+        self._bins = bins.int()
         if not self.two_maps:
-            self._folded_bins = fold_symmetric(bins)
+            self._folded_bins = fold_symmetric(self._bins)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
