@@ -179,7 +179,7 @@ def features_key(task: Task, number: int = 0) -> str:
         **{name: versions[name] for name in ("fieldmark", "torch", "torchvision", "cpu")},
     }
     if task.device.type != "cpu":
-        parts["device"] = torch.cuda.get_device_name(task.device)
+        parts["device"] = machine.name_of(task.device)
     if number:
         parts |= {"view": task.train_view.to_dict(), "number": number}
     shown = (parts["backbone"], parts["level"], f"{task.eval_view.image_size}px")

@@ -73,7 +73,6 @@ def make_inputs(
     if len(prefix) == 0:
         with world().leader_first():
             resized = _resized(task, store.folder / RESIZED, progress)
-        task.model.to(task.device)
         return PhotoInputs(task, resized, world(), passes)
     task.model.cpu()
     return FrozenInputs(task, store, prefix[1:], suffix, progress, passes, views)
@@ -151,7 +150,10 @@ def training_steps(
 
 
 class PhotoInputs:
-    """Photos, read and cropped anew in each epoch; for stages that train the backbone."""
+    """Photos, read and cropped anew in each epoch; for stages that train the backbone.
+
+    The task's model goes to its device.
+    """
 
     def __init__(
         self,
@@ -167,7 +169,7 @@ class PhotoInputs:
         self._photos = task.part("train")
         self._resized = resized
         self._mixing = Mixing(task.recipe.augment.mixup, task.recipe.augment.cutmix)
-        task.model.to(memory_format=torch.channels_last)
+        task.model.to(task.device).to(memory_format=torch.channels_last)
 
     def network(self, images: Tensor) -> Tensor:
         """Logits (B, K), the backbone in the task's number type over float32 weights."""

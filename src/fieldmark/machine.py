@@ -76,6 +76,8 @@ def has_native_bfloat16() -> bool:
 def device_of(name: Device = "auto") -> "torch.device":
     """Where photos go through the backbone; several processes take turns at the GPUs.
 
+    Where that is a GPU, torch is set, for the whole process, to give the same numbers each time.
+
     Args:
         name: `auto` is the GPU where there is one, else the processor.
 
@@ -93,11 +95,34 @@ def device_of(name: Device = "auto") -> "torch.device":
             "`device: cuda` asks for a GPU and torch finds none on this machine. Use `device: cpu` "
             "or a torch that fits the GPU's driver."
         )
-    # The same recipe gives the same numbers: no algorithm is chosen by the clock.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    _make_gpus_repeatable()
     number = int(os.environ.get("LOCAL_RANK") or os.environ.get(WORKER) or 0)
     return torch.device("cuda", number % torch.cuda.device_count())
+
+
+def name_of(device: "torch.device") -> str:
+    """What numbers computed on a device depend on: `cpu`, or the model of the GPU."""
+    import torch  # noqa: PLC0415 - as above
+
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+def _make_gpus_repeatable() -> None:
+    """Have GPUs give the same numbers each time, and float32 where float32 is said.
+
+    No algorithm is chosen by the clock, and of sums that race the ordered form is taken. Of the few
+    that have none, such as the gradient of adaptive average pooling, torch warns.
+    """
+    import torch  # noqa: PLC0415 - as above
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    cudnn = torch.backends.cudnn
+    cudnn.benchmark, cudnn.deterministic = False, True
+    # Torch lets convolutions cut float32 to 10 bits of mantissa (TF32); some containers, products.
+    cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
 
 
 def fast_dtype(precision: Precision = "auto", device: str = "cpu") -> "torch.dtype":
@@ -114,7 +139,10 @@ def fast_dtype(precision: Precision = "auto", device: str = "cpu") -> "torch.dty
 
     if precision == "auto":
         gpu = device == "cuda"
-        native = torch.cuda.is_bf16_supported() if gpu else has_native_bfloat16()
+        if gpu:  # before Ampere it is emulated, slower than float32
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            native = has_native_bfloat16()
         return torch.bfloat16 if native else torch.float32
     if precision not in {"float32", "bfloat16"}:
         raise SettingError(f"`precision` must be auto, float32 or bfloat16, got {precision!r}.")

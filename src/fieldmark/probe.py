@@ -109,10 +109,15 @@ def see_photos(task: Task, photos: Sequence[Photo]) -> Seen:
 
 @torch.no_grad()
 def time_network(network: nn.Module, maps: Tensor, tries: int = 3) -> Timed:
-    """Seconds a photo of what follows the backbone, on its maps."""
+    """Seconds a photo of what follows the backbone, on its maps, where it is and back."""
+    place = next((parameter.device for parameter in network.parameters()), maps.device)
+
+    def compute() -> None:
+        network(maps.to(place, torch.float32)).to(maps.device)
+
     with evaluating(network):
-        network(maps.float())
-        times = (seconds(lambda: network(maps.float())) for _ in range(tries))
+        compute()
+        times = (seconds(compute) for _ in range(tries))
         return Timed(tuple(times)) / len(maps)
 
 
@@ -165,6 +170,7 @@ def time_stage(
         after = nn.Sequential(*task.model.chain()[1:])
         judged = Timed(tuple(s + time_network(after, seen.maps).seconds for s in seen.photo.each))
         return StageTime(steps, judged, 0, Timed((0.0,)), decoded)
+    task.model.cpu()  # a stage before may have trained it elsewhere
     pool = prefix[1:]
     with torch.no_grad():
         rows = pool(seen.maps.float())

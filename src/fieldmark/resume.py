@@ -63,17 +63,17 @@ def resume(
         writer.resume(keep=at.records)
         ledger = Ledger(writer, reporter, at, checkpoint_seconds=checkpoint_seconds)
         ledger.say(f"resumed at step {at.step}")
-        for line in _changes(run):
+        for line in _changes(run, task):
             ledger.say(line)
         if checkpoint:
             restore(checkpoint, task.model, None)
         return Training(task, ledger, store, checkpoint).run(open_test=open_test)
 
 
-def _changes(run: Run) -> list[str]:
+def _changes(run: Run, task: Task) -> list[str]:
     """What is no longer as it was when the run began and may change its numbers."""
     before = {"processes": 1} | run.manifest | run.manifest["machine"]
-    now = {"processes": world().size} | machine.describe()
+    now = {"processes": world().size, "device": machine.name_of(task.device)} | machine.describe()
     return [
         f"  {name} was {before.get(name)}, is now {value}: numbers may differ"
         for name, value in now.items()

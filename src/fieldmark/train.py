@@ -310,7 +310,7 @@ def run_manifest(task: Task) -> dict[str, Any]:
         "train_view": task.train_view.describe(),
         "backbone": task.model.backbone.origin,
         "precision": str(task.dtype).removeprefix("torch."),
-        "device": str(task.device),
+        "device": machine.name_of(task.device),
         "threads": torch.get_num_threads(),
         "processes": world().size,
         "files": task.recipe.file_hashes(),

@@ -47,7 +47,7 @@ class TensorSketch(nn.Module):
         channels2: Channels of the second map, C2; None: one map, taken twice.
         seed: Draws the hashes, on a private generator.
         pool: Sum over positions; False: a sketch for each position.
-        route: Take this route; None: choose by size and device.
+        route: Take this route on a processor; None: choose by size. On a GPU it is `bags`.
     """
 
     index_hash1: Tensor  # (C1,) int64
@@ -81,7 +81,7 @@ class TensorSketch(nn.Module):
         """`(B, C1, P)` and, with two maps, `(B, C2, P)` to `(B, D)`, or `(B, D, P)` unpooled."""
         if not self.pool:
             return sketch_positions(x, x if y is None else y, self._first, self._second)
-        route = self.route or self._choose_route(x)
+        route = "bags" if x.is_cuda else self.route or self._choose_route(x)
         if route == "spectrum":
             return spectral_sketch(x, y, self._first, self._second)
         if route == "bags":
@@ -92,8 +92,6 @@ class TensorSketch(nn.Module):
         return cross_gram_sketch(x, y, self._bins, self.sketch_dim)
 
     def _choose_route(self, x: Tensor) -> Route:
-        if x.is_cuda:
-            return "bags"
         # Nanoseconds a photo, forward and backward, fitted on one thread; only ratios matter. The
         # choice rests on sizes alone, so that grad mode and threads do not change the route.
         P, pairs = x.shape[2], len(self.index_hash1) * len(self.index_hash2)

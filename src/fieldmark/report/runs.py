@@ -128,7 +128,7 @@ def machine_facts(manifest: Mapping[str, Any]) -> list[Fact]:
     """What the numbers depend on besides the recipe."""
     machine = manifest.get("machine", {})
     facts = [Fact(said(f"machine.{name}"), str(machine[name])) for name in SHOWN if name in machine]
-    for name in ("backbone", "precision", "threads", "recipe_hash"):
+    for name in ("backbone", "precision", "threads", "device", "recipe_hash"):
         if name in manifest:
             facts.append(Fact(said(f"machine.{name}"), str(manifest[name])))
     return facts

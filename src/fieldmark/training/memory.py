@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fieldmark.errors import TrainingError
 
-_SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
+_SAYINGS = ("can't allocate memory", "not enough memory", "out of memory", "_alloc_failed")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -168,9 +169,9 @@ class _Gradient:
         """Compute it anew and return the loss, or this process's share of it."""
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        with torch.random.fork_rng(devices=[]):
-            # What a backbone draws knows no sample; no two processes may draw the same.
-            torch.default_generator.manual_seed((self.seed + (self.rank << 40)) % 2**63)
+        # What a backbone draws knows no sample; no two processes may draw the same.
+        seed = (self.seed + (self.rank << 40)) % 2**63
+        with _seeded(seed, trained(self.optimizer)[0].device):
             for batch in batches:
                 with drawn_for(self.seed, batch.indices):
                     logits = self.network(batch.inputs)
@@ -198,6 +199,22 @@ class _Gradient:
             if failed:
                 passes.tell(largest, failed, norms=bool(self.statistics))
             return total, parts
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch draws from `seed`, on the processor and on a GPU; after, as if nothing was."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def gradient_is_as_good_as_loss(network: object) -> bool:

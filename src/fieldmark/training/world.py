@@ -107,9 +107,9 @@ class World:
         there = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
         zero = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         total = self.sum(torch.cat([there, *(gradient.flatten() for gradient in zero)]))
-        there, rest = total[: len(parameters)], total[len(parameters) :]
+        held, rest = total[: len(parameters)].tolist(), total[len(parameters) :]
         parts = torch.split(rest, [p.numel() for p in parameters])
-        for parameter, has, gradient, part in zip(parameters, there, zero, parts, strict=True):
+        for parameter, has, gradient, part in zip(parameters, held, zero, parts, strict=True):
             if has:
                 parameter.grad = gradient.copy_(part.view_as(gradient))
 
@@ -130,4 +130,6 @@ def world() -> World:
 def _state() -> Any:
     from accelerate import PartialState  # noqa: PLC0415 - takes long, and most trainings are alone
 
-    return PartialState(cpu=not torch.cuda.is_available())
+    # NCCL refuses two processes on one GPU; those that take turns talk through the processor.
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return PartialState(cpu=torch.cuda.device_count() < here)
