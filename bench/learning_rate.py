@@ -49,7 +49,9 @@ def range_test(recipe, store):
         losses_under_rising_rate(Throwaway(task, store, seed, Silent()), 0, Silent())
         for seed in range(SEEDS)
     ]
-    return read_range(rates, repeats), len(task.part("train")) + len(task.part("val"))
+    return read_range(rates, *zip(*repeats, strict=True)), len(task.part("train")) + len(
+        task.part("val")
+    )
 
 
 def ladder(recipe, rates, store, folder):
@@ -78,7 +80,7 @@ def one_setting(recipe, store, folder):
     row = {
         "band": found.band,
         "reason": found.reason,
-        "lowest": [reading.lowest for reading in found.readings],
+        "lowest": found.lowest,
         "best": LADDER[int(np.argmax(top[: len(LADDER)]))],
         "top1": best,
         "good": [rate for rate, value in zip(rates, top, strict=True) if value >= enough],

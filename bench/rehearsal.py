@@ -28,7 +28,8 @@ from diagnosis import bank_folder
 from fieldmark.diagnosis.before_training import CHECKS
 from fieldmark.diagnosis.evidence import gather
 from fieldmark.diagnosis.schedule import no_band_of_rates
-from fieldmark.studies.run import Run
+from fieldmark.recipe import load_recipe
+from fieldmark.studies.run import RECIPE, Run
 
 REHEARSED = (*(check for check in CHECKS if check.name != "loss_at_start"), no_band_of_rates)
 NAMED_BY = {fault.name: fault.checks for fault in FAULTS}
@@ -44,7 +45,8 @@ class Judged:
 
     @classmethod
     def of(cls, known: Rehearsed, bank: Path) -> Self:
-        evidence = gather(Run(bank / known.run), bank / known.folder)
+        recipe = load_recipe(bank / known.folder / RECIPE)  # a rehearsal has no run; any will do
+        evidence = gather(Run(bank / known.run), bank / known.folder, recipe)
         findings = [check(evidence) for check in REHEARSED]
         return cls(known, {f.check: f.severity for f in findings if f.outcome == "fires"})
 

@@ -28,7 +28,8 @@ from fieldmark.rehearse import rehearse
 from fieldmark.rehearsed import RECORD
 from fieldmark.studies.run import RECIPE
 
-LEARNS, LOOKS, BAND = "cannot_overfit_few", "blank_photos_do_as_well", "no_band_of_rates"
+LEARNS, LOOKS, SCALE = "cannot_overfit_few", "blank_photos_do_as_well", "photos_off_scale"
+ABOVE, BAND = "rate_far_above_range", "no_band_of_rates"
 PARTLY = 0.4
 ABSURD = 1e4
 SEEDS = 3
@@ -156,10 +157,10 @@ def _redrawn(
 FAULTS: tuple[Fault, ...] = (
     Fault("all labels dealt anew", (LOOKS,), _listed("dealt", _dealt_anew)),
     Fault("photos all alike", (LEARNS, LOOKS), _listed("alike", _all_alike)),
-    Fault("photos washed out", (LEARNS, LOOKS), _normalised([0.5] * 3, [500.0] * 3)),
-    Fault("photos from 0 to 255", (LEARNS, LOOKS), _normalised([0.0] * 3, [1 / 255] * 3)),
+    Fault("photos washed out", (LEARNS, LOOKS, SCALE), _normalised([0.5] * 3, [500.0] * 3)),
+    Fault("photos from 0 to 255", (LEARNS, LOOKS, SCALE), _normalised([0.0] * 3, [1 / 255] * 3)),
     Fault("only the bias trains", (LEARNS, LOOKS), _bias_alone),
-    Fault("lr x 10,000", (LEARNS, LOOKS, BAND), _rate(ABSURD)),
+    Fault("lr x 10,000", (LEARNS, LOOKS, ABOVE, BAND), _rate(ABSURD)),
     Fault("lr / 10,000", (LEARNS, LOOKS, BAND), _rate(1 / ABSURD)),
     Fault("labels partly wrong", (LOOKS,), _listed("partly", _partly_wrong), beyond=True),
     Fault("a border tells the class", (LOOKS,), _listed("marked", _marked), beyond=True),

@@ -22,7 +22,7 @@ RANGE = {
     "band": [0.05, 0.5],
     "why": None,
     "reason": None,
-    "lowest": [1.0, 1.5],
+    "lowest": 1.0,
     "stage_lr": 0.1,
     "batch_size": 16,
     "weight_decay": 1e-4,
