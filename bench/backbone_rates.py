@@ -20,13 +20,12 @@ from fieldmark.checked_yaml import check_text
 from fieldmark.data.toy import write_toy
 from fieldmark.errors import TrainingError
 from fieldmark.ledger import Silent
+from fieldmark.rates_tried import Losses, read_stage, try_rates
 from fieldmark.recipe import Recipe
-from fieldmark.rehearse import losses_under_rising_rate, rates_to_try
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.throwaway import SHORT, Throwaway
 from fieldmark.train import prepare, train
 from fieldmark.training.features import FeatureStore, cache_folder
-from fieldmark.training.lr_range import read_range
 
 SEEDS, TESTS = 2, 3
 RECIPE = """\
@@ -57,17 +56,17 @@ def recipe_of(photos, pooling, optimizer, lr, seed):
     return check_text(RECIPE % (photos, pooling, seed, SHORT, optimizer, lr), Recipe)
 
 
-def curves(recipe, store, kept):
-    """The rates of a range test of the last stage, and each seed's losses and those untouched."""
+def rates_of(recipe, store, kept):
+    """What a rehearsal finds of the last stage's rates; the losses are kept."""
     if not kept.is_file():
         task = prepare(recipe, store, Silent())
         losses = [
-            losses_under_rising_rate(Throwaway(task, store, seed, Silent()), 1, Silent())
-            for seed in range(TESTS)
+            try_rates(Throwaway(task, store, seed, Silent()), 1, Silent()) for seed in range(TESTS)
         ]
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(losses))
-    return rates_to_try(recipe, 1), *zip(*json.loads(kept.read_text()), strict=True)
+    repeats = [Losses(*repeat) for repeat in json.loads(kept.read_text())]
+    return read_stage(recipe, 1, range(TESTS), repeats)
 
 
 def top1(recipe, folder, store):
@@ -86,7 +85,7 @@ def top1(recipe, folder, store):
 def one_setting(photos, pooling, optimizer, store, folder):
     ladder = [float(f"{rate:.2g}") for rate in LADDERS[pooling, optimizer]]
     middle = recipe_of(photos, pooling, optimizer, ladder[len(ladder) // 2], 0)
-    found = read_range(*curves(middle, store, folder / "range.json"))
+    found = rates_of(middle, store, folder / "rates.json")
     count = len(prepare(middle, store, Silent()).part("val"))
     top = {
         rate: [
@@ -105,9 +104,15 @@ def judged(found, top, photos):
     best = max(top, key=top.get)
     enough = top[best] - 2 * (top[best] * (1 - top[best]) / photos) ** 0.5
     good = [rate for rate, value in top.items() if value >= enough]
-    row = {"band": found.band, "reason": found.reason, "best": best, "good": good, "ladder": top}
-    if found.band:
-        low, high = found.band
+    row = {
+        "band": found["band"],
+        "reason": found["reason"],
+        "best": best,
+        "good": good,
+        "ladder": top,
+    }
+    if found["band"]:
+        low, high = found["band"]
         row["holds a good rate"] = any(low <= rate <= high for rate in good)
         row["holds the very best"] = low <= best <= high
         row["upper end within the good ones"] = min(good) <= high <= max(good)

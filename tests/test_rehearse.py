@@ -161,8 +161,8 @@ def test_a_repeat_is_equal_bit_for_bit(whole, photos, store, tmp_path):
 
 
 def test_seeds_begin_differently(whole):
-    raw = whole[0]["range"]["all"]["raw"]
-    assert len({losses[0] for losses in raw}) == 2
+    raw = whole[0]["range"]["all"]["raw"]  # of each seed, of each rate, of each step
+    assert len({trainings[0][0] for trainings in raw}) == 2
 
 
 def test_what_is_tried_is_undone(photos, store):
@@ -238,3 +238,8 @@ def test_the_command(photos, tmp_path, monkeypatch):
     assert "Learning-rate range test" in told
     assert "Wrote rehearsals/squares-1/rehearsal.json" in told
     assert (tmp_path / "rehearsals" / "squares-1" / "rehearsal.json").is_file()
+    assert "looks in" not in told
+    elsewhere = ["rehearse", "squares.yaml", "--stage", "head", "--out", "my tries/a"]
+    told = " ".join(CliRunner().invoke(app, elsewhere).output.split())
+    assert "A training looks in rehearsals/ alone." in told
+    assert told.endswith("fieldmark diagnose RUN --rehearsal 'my tries/a'")

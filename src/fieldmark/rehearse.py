@@ -9,7 +9,6 @@ No run is touched, nothing is trained that is kept, and `test` stays shut.
 import json
 import math
 import time
-from collections.abc import Sequence
 from itertools import islice, repeat
 from pathlib import Path
 
@@ -23,24 +22,17 @@ from fieldmark.errors import RecipeError, SettingError, TrainingError
 from fieldmark.ledger import Reporter
 from fieldmark.metrics import cross_entropies, cross_entropy, top1
 from fieldmark.predict import evaluating
+from fieldmark.rates_tried import Losses, read_stage, try_rates
 from fieldmark.recipe import Recipe
 from fieldmark.rehearsed import RECORD, Record, alike
-from fieldmark.throwaway import SHORT, Throwaway
+from fieldmark.throwaway import Throwaway
 from fieldmark.train import prepare, settled
 from fieldmark.training.features import FeatureStore
-from fieldmark.training.lr_range import read_range, rising
 from fieldmark.training.stage import Batch
 
 BY_HEART, BY_HEART_LOSS, BY_HEART_STEPS = 20, 0.05, 200
 LOOK_EVERY = 10  # steps, at the batch that is learned by heart
 BLANK_STEPS = 60
-# Steps of a range test, and how far it goes below and above the stage's own rate. A step on
-# features costs milliseconds, one through the backbone seconds.
-ON_FEATURES, ON_PHOTOS = (200, 1000.0), (80, 100.0)
-EXPLODED = 4.0  # times the loss at the start: nothing more is to be learned of a repeat
-
-
-Losses = tuple[list[float], list[float]]  # of a rising rate, and of the model as it was
 
 
 def rehearse(
@@ -85,8 +77,8 @@ def rehearse(
             found["blank"] = compare_with_blank(copy, numbers[0])
         for number in numbers:
             name = recipe.stages[number].name
-            reporter.say(f"{name}: losses under a rising rate, seed {seed}")
-            tests[number].append(losses_under_rising_rate(copy, number, reporter))
+            reporter.say(f"{name}: losses by learning rate, seed {seed}")
+            tests[number].append(try_rates(copy, number, reporter))
     found["range"] = {
         recipe.stages[n].name: read_stage(recipe, n, each, repeats) for n, repeats in tests.items()
     }
@@ -200,60 +192,6 @@ def _after_short_training(
     if blank is None:
         return inputs.logits("val")
     return _logits(copy, number, blank).repeat(count, axis=0)
-
-
-def losses_under_rising_rate(copy: Throwaway, number: int, reporter: Reporter) -> Losses:
-    """The loss of each step of a range test, and of the same batches before any step was taken.
-
-    Fewer than its steps where it explodes.
-    """
-    stage = copy.task.recipe.stages[number]
-    rates = rates_to_try(copy.task.recipe, number)
-    batches = islice(copy.batches(number), len(rates))
-    losses: list[float] = []
-    try:
-        for loss in copy.steps(number, batches, factor=lambda step: float(rates[step] / stage.lr)):
-            losses.append(loss)
-            reporter.progress(stage.name, len(losses), len(rates), {"train/loss": loss})
-            if loss > EXPLODED * max(losses[0], 1.0):
-                break
-    except TrainingError:
-        pass  # a test goes on until it explodes
-    return losses, list(copy.losses(number, islice(copy.batches(number), len(losses))))
-
-
-def rates_to_try(recipe: Recipe, number: int) -> NDArray[np.float64]:
-    """Of a range test of a stage, (S,)."""
-    stage = recipe.stages[number]
-    alone = recipe.model_copy(update={"stages": (stage,)})
-    steps, reach = ON_PHOTOS if alone.trains_backbone else ON_FEATURES
-    return rising(stage.lr / reach, stage.lr * reach, steps)
-
-
-def read_stage(
-    recipe: Recipe, number: int, seeds: Sequence[int], repeats: Sequence[Losses]
-) -> Record:
-    """What the range test of a stage found, as far as all repeats went."""
-    stage, rates = recipe.stages[number], rates_to_try(recipe, number)
-    losses, untouched = zip(*repeats, strict=True)
-    found = read_range(rates, losses, untouched)
-    return {
-        "seeds": list(seeds),
-        "lr": rates[: found.curves.shape[1]].tolist(),
-        "loss": found.curves.tolist(),
-        "raw": list(losses),
-        "untouched": list(untouched),
-        "band": list(found.band) if found.band else None,
-        "why": found.why,
-        "rises": found.rises,
-        "reason": found.reason,
-        "lowest": found.lowest,
-        "stage_lr": stage.lr,
-        "batch_size": stage.samples_per_step,
-        "weight_decay": stage.weight_decay,
-        "steps": len(rates),
-        "after": {before.name: SHORT for before in recipe.stages[:number]},
-    }
 
 
 def _numbers(recipe: Recipe, name: str | None) -> list[int]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +23,8 @@ from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.dropout import drawn_for
 from fieldmark.layers.model import split_frozen
 from fieldmark.ledger import Reporter
+from fieldmark.metrics import cross_entropy
+from fieldmark.predict import photo_logits
 from fieldmark.recipe import Stage
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import make_optimizer, parameter_plan
@@ -168,6 +171,13 @@ class Throwaway:
                     with drawn_for(seed + step, part.indices):
                         total += loss.total(network(part.inputs), part.labels).item()
             yield total / sum(loss.weight(part.labels) for part in parts)
+
+    def loss_on_val(self, most: int) -> float:
+        """The mean loss of at most so many val photos as the model is now; of train without val."""
+        photos = self.task.part("val") or self.task.part("train")
+        some = photos[:: -(-len(photos) // most)]
+        logits = photo_logits(self.model, self.task.eval_view, some, self.task.dtype)
+        return cross_entropy(logits, np.array([photo.label for photo in some]))
 
     def _plain(self) -> PhotoInputs:
         """The training photos seen as those of `val` are."""

@@ -151,8 +151,10 @@ def _rates(stage: str, found: Record, lr: float) -> Outcome:
         return said("rehearsed.no_band", stage=stage, begun=begun, why=why), False, check
     low, high = found["band"]
     place = "inside" if low <= lr <= high else "below" if lr < low else "above"
+    is_ladder = found.get("each")
+    tried = {"steps": found["steps"], "rates": len(found["lr"])} if is_ladder else {}
     told = said(
-        "rehearsed.band",
+        "rehearsed.band_each" if is_ladder else "rehearsed.band",
         stage=stage,
         begun=begun,
         low=low,
@@ -162,5 +164,6 @@ def _rates(stage: str, found: Record, lr: float) -> Outcome:
         seeds=len(found["seeds"]),
         batch=found["batch_size"],
         decay=found["weight_decay"],
+        **tried,
     )
     return told, place == "inside", check
