@@ -20,13 +20,13 @@ import numpy as np
 from fieldmark.checked_yaml import check_text
 from fieldmark.data.toy import write_toy
 from fieldmark.ledger import Silent
+from fieldmark.rates_tried import read_stage, try_rates
 from fieldmark.recipe import Recipe
-from fieldmark.rehearse import losses_under_rising_rate, rates_to_try
 from fieldmark.studies.trial import OUT_OF_FOLD, Trial
 from fieldmark.throwaway import Throwaway
 from fieldmark.train import prepare
 from fieldmark.training.features import FeatureStore, cache_folder
-from fieldmark.training.lr_range import BELOW_MINIMUM, read_range
+from fieldmark.training.lr_range import BELOW_MINIMUM
 from fieldmark.trials import run_trials
 
 POOLINGS = ("{name: average}", "{sketch_dim: 1024}", "{sketch_dim: 8192}")
@@ -44,12 +44,11 @@ stages: [{name: head, train: head, lr: 1, length: 20 epochs, batch_size: %d, sch
 def range_test(recipe, store):
     """What the range test says, and how many photos a ladder is judged by."""
     task = prepare(recipe, store, Silent())
-    rates = rates_to_try(recipe, 0)
     repeats = [
-        losses_under_rising_rate(Throwaway(task, store, seed, Silent()), 0, Silent())
-        for seed in range(SEEDS)
+        try_rates(Throwaway(task, store, seed, Silent()), 0, Silent()) for seed in range(SEEDS)
     ]
-    return read_range(rates, repeats), len(task.part("train")) + len(task.part("val"))
+    found = read_stage(recipe, 0, range(SEEDS), repeats)
+    return found, len(task.part("train")) + len(task.part("val"))
 
 
 def ladder(recipe, rates, store, folder):
@@ -70,22 +69,22 @@ def with_lr(recipe, rate):
 
 def one_setting(recipe, store, folder):
     found, photos = range_test(recipe, store)
-    ends = list(found.band or ())
+    ends = list(found["band"] or ())
     rates = [*LADDER, *ends]
     top = ladder(recipe, rates, store, folder)
     best = max(top[: len(LADDER)])
     enough = best - 2 * (best * (1 - best) / photos) ** 0.5
     row = {
-        "band": found.band,
-        "reason": found.reason,
-        "lowest": [reading.lowest for reading in found.readings],
+        "band": found["band"],
+        "reason": found["reason"],
+        "lowest": found["lowest"],
         "best": LADDER[int(np.argmax(top[: len(LADDER)]))],
         "top1": best,
         "good": [rate for rate, value in zip(rates, top, strict=True) if value >= enough],
         "ladder": dict(zip(map(str, rates), top, strict=True)),
     }
-    if found.band:
-        low, high = found.band
+    if found["band"]:
+        low, high = found["band"]
         row["holds a good rate"] = any(low <= rate <= high for rate in row["good"])
         row["upper end is good"] = high in row["good"]
         row["lower end is good"] = low in row["good"]

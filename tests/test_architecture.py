@@ -42,7 +42,7 @@ TRAINING = tuple(
     for name in (
         *("world", "optim", "loss", "nonfinite", "memory", "stage", "features"),
         *("heads", "dual_heads", "many_heads", "exact", "checkpoint", "average", "observe"),
-        "lr_range",
+        *("lr_range", "lr_ladder"),
     )
 )
 STUDIES = tuple(
@@ -82,6 +82,7 @@ L3 = (
     "head_cost",
     "study_cost",
     "throwaway",
+    "rates_tried",
     "rehearse",
 )
 DIAGNOSIS = tuple(

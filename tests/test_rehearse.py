@@ -15,7 +15,7 @@ from fieldmark.cli import app
 from fieldmark.errors import RecipeError, SettingError
 from fieldmark.recipe import Recipe
 from fieldmark.rehearsal_report import sentences
-from fieldmark.rehearse import rehearse
+from fieldmark.rehearse import lead_in_loss, rehearse
 from fieldmark.studies.run import Run
 from fieldmark.throwaway import SHORT, Throwaway
 from fieldmark.train import prepare, settled, train
@@ -23,6 +23,7 @@ from fieldmark.training.features import FeatureStore
 from fieldmark.trials import Silent
 
 COLOURS = {"amber": (220, 150, 40), "olive": (110, 120, 40), "teal": (30, 120, 120)}
+RAW = "backbone.std=[0.00392157, 0.00392157, 0.00392157]"  # photos from 0 to 255
 RECIPE = """\
 name: squares
 data: {folder: "%s", image_size: 32, resize_size: 36, mirror: true}
@@ -87,6 +88,39 @@ def test_a_sound_recipe_learns_and_looks(whole):
     assert told[1].startswith("It looks at the photos: ")
 
 
+def test_what_the_network_is_fed_is_measured(whole, photos, store, tmp_path):
+    fed = whole[0]["fed"]
+    pixels = np.stack(
+        [
+            np.asarray(Image.open(path), float)
+            for path in photos.rglob("*.jpg")
+            if path.stat().st_size > 99
+        ]
+    )
+    assert fed["images"] == 20
+    std = 0.5  # of these weights; resizing calms the noise
+    assert fed["spread"] == pytest.approx(pixels.std() / 255 / std, rel=0.2)
+    record = only_head(photos, store, tmp_path / "a", "backbone.mean=[0, 0, 0]", RAW)
+    assert record["fed"]["mean"] == pytest.approx(pixels.mean(), rel=0.15)
+    assert sentences(record)[0].startswith("The network is fed numbers of mean ")
+
+
+def test_a_lead_in_loss_is_paired_by_photo_and_held_against_a_guess():
+    labels = np.array([0, 1, 0, 1])
+    real = np.float32([[1, 0], [0, 1], [1, 0], [1, 0]])  # log(1 + e^-1), three times, and that + 1
+    own = np.log1p(np.exp(-1)) + np.array([0, 0, 0, 1])
+    blank = np.zeros((4, 2), np.float32)
+    found = lead_in_loss(real, blank, labels)
+    assert found["loss_lead"] == pytest.approx(np.log(2) - own.mean())
+    assert found["loss_lead_error"] == pytest.approx(own.std() / 2)
+    assert found["guess_loss"] == pytest.approx(np.log(2))
+    assert lead_in_loss(real, np.float32([[9, 0]] * 4), labels) == pytest.approx(found)
+    unequal, few = np.float32([[1, 0]] * 4), np.array([0, 0, 0, 1])
+    assert lead_in_loss(real, unequal, few)["guess_loss"] == pytest.approx(own.mean())
+    assert lead_in_loss(real, np.float32([[np.nan, 0]] * 4), labels) == pytest.approx(found)
+    assert lead_in_loss(np.float32([[np.nan, 0]] * 4), blank, labels) == {}
+
+
 def test_the_record_is_what_others_read(whole, photos):
     record, folder = whole
     assert json.loads((folder / "rehearsal.json").read_text()) == record
@@ -127,8 +161,8 @@ def test_a_repeat_is_equal_bit_for_bit(whole, photos, store, tmp_path):
 
 
 def test_seeds_begin_differently(whole):
-    raw = whole[0]["range"]["all"]["raw"]
-    assert len({losses[0] for losses in raw}) == 2
+    raw = whole[0]["range"]["all"]["raw"]  # of each seed, of each rate, of each step
+    assert len({trainings[0][0] for trainings in raw}) == 2
 
 
 def test_what_is_tried_is_undone(photos, store):
@@ -204,3 +238,8 @@ def test_the_command(photos, tmp_path, monkeypatch):
     assert "Learning-rate range test" in told
     assert "Wrote rehearsals/squares-1/rehearsal.json" in told
     assert (tmp_path / "rehearsals" / "squares-1" / "rehearsal.json").is_file()
+    assert "looks in" not in told
+    elsewhere = ["rehearse", "squares.yaml", "--stage", "head", "--out", "my tries/a"]
+    told = " ".join(CliRunner().invoke(app, elsewhere).output.split())
+    assert "A training looks in rehearsals/ alone." in told
+    assert told.endswith("fieldmark diagnose RUN --rehearsal 'my tries/a'")

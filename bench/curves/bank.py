@@ -101,15 +101,12 @@ class Builder:
         if path.is_file():
             return [Labelled(**found) for found in json.loads(path.read_text())]
         grid, best = self.grid()
-        found = [*self.healthy(grid, best)]
-        if self.setting.number % EVERY_GENTLE == 0:
-            found += self.gentle(best)
+        found = self.sound(grid, best)
         for fault in faults:
             if (self.setting.number + FAULTS.index(fault)) % 2 == 0:
                 found.append(self.faulty(fault, best))
         found.append(self.study(best, alone=self.setting.number % 2 == 0))
-        for weights in self.setting.folder.rglob("*.safetensors"):  # no check looks at them
-            weights.unlink()
+        self.drop_weights()
         durable.replace(path, json.dumps([asdict(one) for one in found], indent=1).encode())
         return found
 
@@ -125,6 +122,16 @@ class Builder:
         found = dict(zip(cells, tops, strict=True))
         scores = {cell: tops[name] or 0.0 for cell, name in found.items()}
         return found, best_of(scores, self.photos)
+
+    def sound(self, grid: dict[tuple[float, float], str], best: Best) -> list[Labelled]:
+        """Trainings without a fault, of one stage and in some settings of two."""
+        found = [*self.healthy(grid, best)]
+        return found if self.setting.number % EVERY_GENTLE else found + self.gentle(best)
+
+    def drop_weights(self) -> None:
+        """No check looks at them."""
+        for weights in self.setting.folder.rglob("*.safetensors"):
+            weights.unlink()
 
     def healthy(self, grid: dict[tuple[float, float], str], best: Best) -> Iterator[Labelled]:
         """Cells of the grid by lot, and trainings with another seed at such cells."""

@@ -1,8 +1,8 @@
-"""Rehearsals of the bank's recipes: healthy ones, and ones with faults that it should name.
+"""Rehearsals of recipes like those that ship: healthy ones, and ones with faults to be named.
 
-Healthy are the recipes of the bank's healthy runs, so called by a grid before any was rehearsed.
-What names which fault was fixed before any was measured. Two are planted that nothing names yet:
-labels of which only a part is wrong, and a mark on the photos that tells the class.
+Healthy are recipes whose runs a grid called so before any was rehearsed. What names which fault was
+fixed before any was measured. Two are planted that are beyond a rehearsal, as docs/diagnosis.md
+says, and counted apart: labels of which only a part is wrong, and a mark that tells the class.
 """
 
 import io
@@ -28,7 +28,8 @@ from fieldmark.rehearse import rehearse
 from fieldmark.rehearsed import RECORD
 from fieldmark.studies.run import RECIPE
 
-LEARNS, LOOKS, BAND = "cannot_overfit_few", "blank_photos_do_as_well", "no_band_of_rates"
+LEARNS, LOOKS, SCALE = "cannot_overfit_few", "blank_photos_do_as_well", "photos_off_scale"
+ABOVE, BAND = "rate_far_above_range", "no_band_of_rates"
 PARTLY = 0.4
 ABSURD = 1e4
 SEEDS = 3
@@ -54,11 +55,17 @@ class Rehearsed:
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault; `checks` are those whose finding names it."""
+    """One kind of fault.
+
+    Attributes:
+        checks: those whose finding names it.
+        beyond: whether a rehearsal is not made for it.
+    """
 
     name: str
     checks: tuple[str, ...]
     plant: Plant = field(repr=False)
+    beyond: bool = False
 
 
 def _head(setting: Setting, best: Best, **keys: Any) -> dict[str, Any]:
@@ -150,27 +157,28 @@ def _redrawn(
 FAULTS: tuple[Fault, ...] = (
     Fault("all labels dealt anew", (LOOKS,), _listed("dealt", _dealt_anew)),
     Fault("photos all alike", (LEARNS, LOOKS), _listed("alike", _all_alike)),
-    Fault("photos washed out", (LEARNS, LOOKS), _normalised([0.5] * 3, [500.0] * 3)),
-    Fault("photos from 0 to 255", (LEARNS, LOOKS), _normalised([0.0] * 3, [1 / 255] * 3)),
+    Fault("photos washed out", (LEARNS, LOOKS, SCALE), _normalised([0.5] * 3, [500.0] * 3)),
+    Fault("photos from 0 to 255", (LEARNS, LOOKS, SCALE), _normalised([0.0] * 3, [1 / 255] * 3)),
     Fault("only the bias trains", (LEARNS, LOOKS), _bias_alone),
-    Fault("lr x 10,000", (LEARNS, LOOKS, BAND), _rate(ABSURD)),
+    Fault("lr x 10,000", (LEARNS, LOOKS, ABOVE, BAND), _rate(ABSURD)),
     Fault("lr / 10,000", (LEARNS, LOOKS, BAND), _rate(1 / ABSURD)),
-    Fault("labels partly wrong", (LOOKS,), _listed("partly", _partly_wrong)),
-    Fault("a border tells the class", (LOOKS,), _listed("marked", _marked)),
+    Fault("labels partly wrong", (LOOKS,), _listed("partly", _partly_wrong), beyond=True),
+    Fault("a border tells the class", (LOOKS,), _listed("marked", _marked), beyond=True),
 )
 
 
 def rehearsals(setting: Setting) -> Iterator[Rehearsed]:
     """The healthy recipes of a setting, and every other fault; what is there already is kept."""
     builder = Builder(setting)
-    healthy = [one for one in builder.build() if one.kind == "healthy" and not one.is_study]
-    slow = [one for one in healthy if GENTLE in one.folder]  # of two stages, a minute each
     grid, best = builder.grid()
+    healthy = [one for one in builder.sound(grid, best) if one.kind == "healthy"]
+    builder.drop_weights()
+    slow = [one for one in healthy if GENTLE in one.folder]  # of two stages, a minute each
     run = f"{setting.name}/{next(iter(grid.values()))}"
     for one in healthy:
         if one not in slow[1:]:
             text = (setting.bank / one.folder / RECIPE).read_text(encoding="utf-8")
-            name = "healthy/" + one.folder.partition("/")[2].replace("/", "-")
+            name = "healthy/" + one.folder.removeprefix(f"{setting.name}/").replace("/", "-")
             yield _made(builder, name, partial(check_text, text, Recipe), run, None)
     for number, fault in enumerate(FAULTS):
         if (setting.number + number) % 2 == 0:

@@ -31,15 +31,22 @@ POOLINGS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What a training is like, apart from its rate and decay; drawn from (split, number)."""
+    """What a training is like, apart from its rate and decay; drawn from (split, number).
+
+    Attributes:
+        as_shipped: whether the head's stage says `train: head`, as the recipes that ship do: GeM's
+            exponent stands still. Else it moves at the head's rate, as it did when the published
+            rates of curves were taken. Other poolings train nothing, so there it is the same.
+    """
 
     split: Split
     number: int
     bank: Path
+    as_shipped: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.split}-{self.number:02d}"
+        return f"{'shipped/' if self.as_shipped else ''}{self.split}-{self.number:02d}"
 
     @property
     def folder(self) -> Path:
@@ -80,8 +87,7 @@ class Setting:
         rng = self.rng("head")
         return {
             "name": "head",
-            # The exponent of GeM too, as `train: head` did when the published rates were taken.
-            "train": {"backbone.*": 0, "*": 1},
+            "train": "head" if self.as_shipped else {"backbone.*": 0, "*": 1},
             "length": f"{rng.choice([20, 30, 40])} epochs",
             "batch_size": int(rng.choice([16, 32])),
             "schedule": str(rng.choice(["cosine", "constant", "one_cycle"])),

@@ -1,5 +1,6 @@
 """The command `fieldmark rehearse`; part of `cli`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,10 @@ def rehearse(
         Path | None, typer.Option(help="New folder; rehearsals/NAME-1, -2, … unless given.")
     ] = None,
 ) -> None:
-    """Try a recipe in small before its first run: can it learn, does it look, at which rate."""
+    """Try a recipe in small before its first run: can it learn, does it look, at which rate.
+
+    A training keeps what holds for it of the rehearsals in rehearsals/ when it begins.
+    """
     from fieldmark.shipped import find_recipe
 
     found = find_recipe(recipe, overrides or [])  # its mistakes are told before torch is loaded
@@ -36,4 +40,10 @@ def rehearse(
             found, folder, store=store, reporter=screen, stage=stage, seeds=seeds
         )
     show(console, record)
-    console.print(f"Wrote {folder / RECORD}", highlight=False, soft_wrap=True)
+    told = f"Wrote {folder / RECORD}"
+    if folder.resolve().parent != REHEARSALS.resolve():
+        told += (
+            f"\nA training looks in {REHEARSALS}/ alone. To see this one beside a run: "
+            f"fieldmark diagnose RUN --rehearsal {shlex.quote(str(folder))}"
+        )
+    console.print(told, highlight=False, soft_wrap=True)

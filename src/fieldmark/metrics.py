@@ -17,9 +17,14 @@ def log_softmax(logits: Logits) -> NDArray[np.float64]:
     return cast("NDArray[np.float64]", shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
+def cross_entropies(logits: Logits, labels: Labels) -> NDArray[np.float64]:
+    """Negative log-likelihood in nats of each of `labels` (N,) under `logits` (N, K), (N,)."""
+    return cast("NDArray[np.float64]", -log_softmax(logits)[np.arange(len(labels)), labels])
+
+
 def cross_entropy(logits: Logits, labels: Labels) -> float:
-    """Mean negative log-likelihood in nats of `labels` (N,) under `logits` (N, K)."""
-    return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
+    """Their mean."""
+    return float(cross_entropies(logits, labels).mean())
 
 
 def top1(logits: Logits, labels: Labels) -> float:

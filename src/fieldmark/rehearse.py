@@ -1,14 +1,14 @@
 """Rehearsing a recipe: small experiments on a throw-away model before the first real run.
 
-Whether it can learn twenty photos by heart, whether it looks at its photos at all (both after A.
-Karpathy, "A Recipe for Training Neural Networks", 2019), and which learning rates are worth trying.
+On what scale the network is fed photos, whether it can learn twenty by heart, whether it looks at
+them at all (after A. Karpathy, "A Recipe for Training Neural Networks", 2019), and which learning
+rates are worth trying.
 No run is touched, nothing is trained that is kept, and `test` stays shut.
 """
 
 import json
 import math
 import time
-from collections.abc import Sequence
 from itertools import islice, repeat
 from pathlib import Path
 
@@ -20,23 +20,19 @@ from torch import Tensor
 from fieldmark import durable, machine
 from fieldmark.errors import RecipeError, SettingError, TrainingError
 from fieldmark.ledger import Reporter
-from fieldmark.metrics import cross_entropy, top1
+from fieldmark.metrics import cross_entropies, cross_entropy, top1
 from fieldmark.predict import evaluating
+from fieldmark.rates_tried import Losses, read_stage, try_rates
 from fieldmark.recipe import Recipe
 from fieldmark.rehearsed import RECORD, Record, alike
-from fieldmark.throwaway import SHORT, Throwaway
+from fieldmark.throwaway import Throwaway
 from fieldmark.train import prepare, settled
 from fieldmark.training.features import FeatureStore
-from fieldmark.training.lr_range import read_range, rising, smoothed
 from fieldmark.training.stage import Batch
 
 BY_HEART, BY_HEART_LOSS, BY_HEART_STEPS = 20, 0.05, 200
 LOOK_EVERY = 10  # steps, at the batch that is learned by heart
 BLANK_STEPS = 60
-# Steps of a range test, and how far it goes below and above the stage's own rate. A step on
-# features costs milliseconds, one through the backbone seconds.
-ON_FEATURES, ON_PHOTOS = (200, 1000.0), (80, 100.0)
-EXPLODED = 4.0  # times the loss at the start: nothing more is to be learned of a repeat
 
 
 def rehearse(
@@ -71,17 +67,18 @@ def rehearse(
     recipe = settled(recipe)
     task = prepare(recipe, store, reporter)
     found: Record = {}
-    tests: dict[int, list[list[float]]] = {number: [] for number in numbers}
+    tests: dict[int, list[Losses]] = {number: [] for number in numbers}
     each = [recipe.seed + n for n in range(seeds)]
     for seed in each:
         copy = Throwaway(task, store, seed, reporter)
         if seed == recipe.seed:
+            found["fed"] = scale_of_photos(copy)
             found["overfit"] = learn_by_heart(copy, numbers[0])
             found["blank"] = compare_with_blank(copy, numbers[0])
         for number in numbers:
             name = recipe.stages[number].name
-            reporter.say(f"{name}: losses under a rising rate, seed {seed}")
-            tests[number].append(losses_under_rising_rate(copy, number, reporter))
+            reporter.say(f"{name}: losses by learning rate, seed {seed}")
+            tests[number].append(try_rates(copy, number, reporter))
     found["range"] = {
         recipe.stages[n].name: read_stage(recipe, n, each, repeats) for n, repeats in tests.items()
     }
@@ -99,6 +96,12 @@ def rehearse(
     }
     _keep(folder, recipe, record)
     return record
+
+
+def scale_of_photos(copy: Throwaway) -> Record:
+    """Mean and standard deviation of the numbers that the network is fed of a few photos."""
+    shown = copy.photos(BY_HEART)
+    return {"images": len(shown), "mean": shown.mean().item(), "spread": shown.std().item()}
 
 
 def learn_by_heart(copy: Throwaway, number: int) -> Record:
@@ -127,7 +130,7 @@ def learn_by_heart(copy: Throwaway, number: int) -> Record:
 
 
 def compare_with_blank(copy: Throwaway, number: int) -> Record | None:
-    """Top-1 on `val` after one short training on photos, and the same on zeros in their place.
+    """Top-1 and loss on `val` after a short training on photos, and on zeros in their place.
 
     None where there are no `val` photos.
     """
@@ -135,19 +138,49 @@ def compare_with_blank(copy: Throwaway, number: int) -> Record | None:
     if not len(labels):
         return None
     found: Record = {"images": len(labels), "steps": BLANK_STEPS, "reason": None}
-    blank = copy.blank(number)
+    blank, logits = copy.blank(number), []
     for name, shown in (("real", None), ("blank", blank)):
         try:
-            found[f"{name}_top1"] = _after_short_training(copy, number, shown, labels)
+            logits.append(_after_short_training(copy, number, shown, len(labels)))
+            found[f"{name}_top1"] = top1(logits[-1], labels)
         except TrainingError as error:
             found |= {f"{name}_top1": 0.0, "reason": str(error)}
-    return found
+    return found | (lead_in_loss(*logits, labels) if len(logits) == 2 else {})
+
+
+def lead_in_loss(
+    real: NDArray[np.float32], blank: NDArray[np.float32], labels: NDArray[np.int64]
+) -> Record:
+    """By how much the loss is lower on real photos, paired by photo; slow learning shows here.
+
+    Args:
+        real: Logits (N, K) after training on photos.
+        blank: The same on zeros in their place.
+        labels: Of the photos, (N,).
+
+    Returns:
+        `loss_lead` and its standard error, and the `guess_loss` it is held against: that on blank
+        photos, or that of a uniform guess where this is lower; nothing where one is not finite.
+    """
+    guess = cross_entropies(blank, labels)
+    if not guess.mean() < math.log(blank.shape[1]):
+        guess = cross_entropies(np.zeros_like(blank), labels)
+    lead = guess - cross_entropies(real, labels)
+    found = {
+        "loss_lead": float(lead.mean()),
+        "loss_lead_error": float(lead.std() / math.sqrt(len(lead))),
+        "guess_loss": float(guess.mean()),
+    }
+    return found if all(map(math.isfinite, found.values())) else {}
 
 
 def _after_short_training(
-    copy: Throwaway, number: int, blank: Tensor | None, labels: NDArray[np.int64]
-) -> float:
-    """Top-1 after the stage's first steps, `blank` in place of every photo where it is given."""
+    copy: Throwaway, number: int, blank: Tensor | None, count: int
+) -> NDArray[np.float32]:
+    """Logits (N, K) of `count` val photos after the stage's first steps.
+
+    `blank` stands in place of every photo where it is given.
+    """
 
     def see(batch: Batch) -> Batch:
         return batch if blank is None else batch._replace(inputs=blank.expand_as(batch.inputs))
@@ -157,59 +190,8 @@ def _after_short_training(
     for _ in copy.steps(number, islice(batches, BLANK_STEPS), count=BLANK_STEPS):
         pass
     if blank is None:
-        return top1(inputs.logits("val"), labels)
-    return top1(_logits(copy, number, blank).repeat(len(labels), axis=0), labels)
-
-
-def losses_under_rising_rate(copy: Throwaway, number: int, reporter: Reporter) -> list[float]:
-    """The loss of each step of a range test; fewer than its steps where it explodes."""
-    stage = copy.task.recipe.stages[number]
-    rates = rates_to_try(copy.task.recipe, number)
-    batches = islice(copy.batches(number), len(rates))
-    losses: list[float] = []
-    try:
-        for loss in copy.steps(number, batches, factor=lambda step: float(rates[step] / stage.lr)):
-            losses.append(loss)
-            reporter.progress(stage.name, len(losses), len(rates), {"train/loss": loss})
-            if loss > EXPLODED * max(losses[0], 1.0):
-                break
-    except TrainingError:
-        pass  # a test goes on until it explodes
-    return losses
-
-
-def rates_to_try(recipe: Recipe, number: int) -> NDArray[np.float64]:
-    """Of a range test of a stage, (S,)."""
-    stage = recipe.stages[number]
-    alone = recipe.model_copy(update={"stages": (stage,)})
-    steps, reach = ON_PHOTOS if alone.trains_backbone else ON_FEATURES
-    return rising(stage.lr / reach, stage.lr * reach, steps)
-
-
-def read_stage(
-    recipe: Recipe, number: int, seeds: Sequence[int], repeats: Sequence[Sequence[float]]
-) -> Record:
-    """What the range test of a stage found, as far as all repeats went."""
-    stage, rates = recipe.stages[number], rates_to_try(recipe, number)
-    found = read_range(rates, repeats)
-    length = min(map(len, repeats))
-    return {
-        "seeds": list(seeds),
-        "lr": rates[:length].tolist(),
-        "loss": [smoothed(losses)[:length].tolist() for losses in repeats],
-        "raw": [list(losses) for losses in repeats],
-        "band": list(found.band) if found.band else None,
-        "why": found.why,
-        "rises": found.rises,
-        "reason": found.reason,
-        "begins": [reading.begin for reading in found.readings],
-        "lowest": [reading.lowest for reading in found.readings],
-        "stage_lr": stage.lr,
-        "batch_size": stage.samples_per_step,
-        "weight_decay": stage.weight_decay,
-        "steps": len(rates),
-        "after": {before.name: SHORT for before in recipe.stages[:number]},
-    }
+        return inputs.logits("val")
+    return _logits(copy, number, blank).repeat(count, axis=0)
 
 
 def _numbers(recipe: Recipe, name: str | None) -> list[int]:

@@ -10,6 +10,7 @@ from fieldmark.schedule import Schedule
 
 RECORD = "rehearsal.json"
 REHEARSALS = Path("rehearsals")  # where the command line puts them
+AT_ITS_RATE = ("stage", "classes", "fed", "overfit", "blank")  # parts of a record, as against range
 # What a rehearsal does not see of a stage, besides its length: it goes on for one of its own.
 UNSEEN = ("eval_every", "stop_after", "snapshot_every", "average")
 
@@ -45,7 +46,7 @@ def what_holds(recipe: Recipe, rehearsals: Path) -> Record | None:
         a record as a rehearsal writes it, without what does not hold; None where nothing does.
     """
     mine = {stage.name: alike(recipe, stage.name) for stage in recipe.stages}
-    found: Record = {"overfit": None, "blank": None, "range": {}, "from": []}
+    found: Record = {"fed": None, "overfit": None, "blank": None, "range": {}, "from": []}
     for name, record in _newest_first(rehearsals):
         first = record["stage"]
         theirs = {stage: keys for stage, keys in record["alike"].items() if stage in mine}
@@ -53,7 +54,7 @@ def what_holds(recipe: Recipe, rehearsals: Path) -> Record | None:
         new = {stage: record["range"][stage] for stage in same if stage not in found["range"]}
         tried = first in same and theirs[first]["at_its_rate"] == mine[first]["at_its_rate"]
         if tried and found["overfit"] is None:
-            found |= {part: record[part] for part in ("stage", "overfit", "blank", "classes")}
+            found |= {part: record.get(part) for part in AT_ITS_RATE}
         elif not new:
             continue
         found["range"] |= new

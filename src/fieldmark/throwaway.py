@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +20,11 @@ from fieldmark.inputs import (
     training_steps,
 )
 from fieldmark.layers.backbone import frozen_copy
+from fieldmark.layers.dropout import drawn_for
 from fieldmark.layers.model import split_frozen
 from fieldmark.ledger import Reporter
+from fieldmark.metrics import cross_entropy
+from fieldmark.predict import photo_logits
 from fieldmark.recipe import Stage
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import make_optimizer, parameter_plan
@@ -95,11 +99,12 @@ class Throwaway:
         """So many training photos in one batch, without augmentation."""
         inputs = self.enter(number)
         if isinstance(inputs, PhotoInputs):
-            recipe = self.task.recipe.model_copy(update={"augment": Augment()})
-            inputs = PhotoInputs(replace(self.task, recipe=recipe, train_view=self.task.eval_view))
-        seed = self._seed(number)
-        order = sample_order(self._labels, sampling="shuffled", seed=seed, epoch=0)[:size]
-        return next(iter(inputs.epoch([order.tolist()], seed=seed, epoch=0, first=0)))
+            inputs = self._plain()
+        return self._some(inputs, size, self._seed(number))
+
+    def photos(self, size: int) -> Tensor:
+        """So many training photos as the network is fed those of `val`, (B, 3, S, S)."""
+        return self._some(self._plain(), size, self.task.recipe.seed).inputs
 
     def blank(self, number: int) -> Tensor:
         """What stage `number` is fed of a photo that is nothing but zeros, (1, ...)."""
@@ -152,6 +157,36 @@ class Throwaway:
             loss=stage_loss(self.task, stage),
             clip_norm=stage.clip_norm,
         )
+
+    def losses(self, number: int, batches: Iterable[Sequence[Batch]]) -> Iterator[float]:
+        """The loss of each step's batches where stage `number` begins; no step is taken."""
+        self.enter(number)
+        network, seed = self.network(number), self._seed(number)
+        loss = stage_loss(self.task, self.task.recipe.stages[number])
+        for step, parts in enumerate(batches):
+            total = 0.0
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed + step)  # as `train_steps` does
+                for part in parts:
+                    with drawn_for(seed + step, part.indices):
+                        total += loss.total(network(part.inputs), part.labels).item()
+            yield total / sum(loss.weight(part.labels) for part in parts)
+
+    def loss_on_val(self, most: int) -> float:
+        """The mean loss of at most so many val photos as the model is now; of train without val."""
+        photos = self.task.part("val") or self.task.part("train")
+        some = photos[:: -(-len(photos) // most)]
+        logits = photo_logits(self.model, self.task.eval_view, some, self.task.dtype)
+        return cross_entropy(logits, np.array([photo.label for photo in some]))
+
+    def _plain(self) -> PhotoInputs:
+        """The training photos seen as those of `val` are."""
+        recipe = self.task.recipe.model_copy(update={"augment": Augment()})
+        return PhotoInputs(replace(self.task, recipe=recipe, train_view=self.task.eval_view))
+
+    def _some(self, inputs: StageInputs, size: int, seed: int) -> Batch:
+        order = sample_order(self._labels, sampling="shuffled", seed=seed, epoch=0)[:size]
+        return next(iter(inputs.epoch([order.tolist()], seed=seed, epoch=0, first=0)))
 
     def _seed(self, number: int) -> int:
         return seed_for(self.task.recipe.seed, "stage", number)

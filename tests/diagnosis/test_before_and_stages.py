@@ -8,7 +8,10 @@ import pytest
 LN10 = math.log(10)  # of ten classes
 OVERFIT = {"images": 20, "steps": 120, "top1": 1.0, "loss": 0.01, "trainable": 16050}
 BLANK = {"real_top1": 0.4, "blank_top1": 0.1, "images": 300, "steps": 60}
+LEAD = {"loss_lead": 0.1, "loss_lead_error": 0.049, "guess_loss": 2.3}
+BLIND = BLANK | {"real_top1": 0.15} | LEAD
 RANGE = {"seeds": [0, 1], "lr": [0.1, 1], "loss": [[2, 1], [2, 1]], "reason": None}
+HIGH = RANGE | {"lr": [0.02, 2], "why": "plateau", "rises": None}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,22 @@ def test_a_minimum_found_in_one_step_is_not_where_a_loss_begins(look):
         # se of 30 in 300 and 44 in 300: 1.76 and 2.06 points, together 2.71
         ("blank_photos_do_as_well", "fires", {"blank": BLANK | {"real_top1": 0.15}}),
         ("blank_photos_do_as_well", "does not", {"blank": BLANK | {"real_top1": 0.16}}),
+        ("blank_photos_do_as_well", "does not", {"blank": BLIND}),
+        ("blank_photos_do_as_well", "fires", {"blank": BLIND | {"loss_lead_error": 0.051}}),
+        ("blank_photos_do_as_well", "fires", {"blank": BLIND | {"guess_loss": 11.0}}),
         ("blank_photos_do_as_well", "cannot tell", {"blank": None}),
+        ("photos_off_scale", "does not", {"fed": {"mean": -0.4, "spread": 0.9}}),
+        ("photos_off_scale", "fires", {"fed": {"mean": -0.4, "spread": 0.02}}),
+        ("photos_off_scale", "fires", {"fed": {"mean": 118.0, "spread": 9.0}}),
+        ("photos_off_scale", "cannot tell", {"overfit": OVERFIT}),
+        # The recorded run's own lr is 1.
+        ("rate_far_above_range", "does not", {"range": {"head": HIGH | {"lowest": 0.021}}}),
+        ("rate_far_above_range", "fires", {"range": {"head": HIGH | {"lowest": 0.02}}}),
+        ("rate_far_above_range", "fires", {"range": {"head": HIGH | {"lowest": [0.01, 0.02]}}}),
+        ("rate_far_above_range", "fires", {"range": {"head": HIGH | {"why": "diverges"}}}),
+        ("rate_far_above_range", "does not", {"range": {"head": HIGH | {"why": "rises"}}}),
+        ("rate_far_above_range", "does not", {"range": {"head": RANGE | {"band": [0.1, 1.0]}}}),
+        ("rate_far_above_range", "cannot tell", {}),
         ("no_band_of_rates", "does not", {"range": {"head": RANGE | {"band": [0.1, 1.0]}}}),
         ("no_band_of_rates", "fires", {"range": {"head": RANGE | {"band": None}}}),
         ("no_band_of_rates", "cannot tell", {}),
@@ -64,9 +82,21 @@ def test_a_minimum_found_in_one_step_is_not_where_a_loss_begins(look):
 )
 def test_what_was_rehearsed(look, name, outcome, rehearsal):
     found = look(name, rehearsal=rehearsal)
-    assert found.outcome == outcome
+    assert found.outcome == outcome, found
     if outcome == "cannot tell":
         assert "`fieldmark rehearse " in found.why_not
+
+
+def test_a_rate_is_held_against_the_run_that_is_spoken_of(look, well):
+    high = {"range": {"head": HIGH | {"stage_lr": 1, "lowest": 0.02}}}
+    found = look("rate_far_above_range", rehearsal=high)
+    assert found.numbers == {"stage": "head", "lr": 1, "times": 50, "lower": 0.02 / 3}
+    assert found.title == (
+        "Stage head trains at lr 1, 50 times or more above where the loss of its range test was "
+        "lowest."
+    )
+    gentle = look("rate_far_above_range", ({"lr": 0.9}, well()), rehearsal=high)
+    assert gentle.outcome == "does not"
 
 
 def test_a_training_that_broke_off_tells_nothing_of_its_photos(look):

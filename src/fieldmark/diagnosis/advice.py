@@ -62,6 +62,7 @@ def _clipped(_: Stage, finding: Finding) -> Changes:
 CHANGES: Mapping[str, Callable[[Stage, Finding], Changes]] = {
     "lr_too_low": _times("lr", 10),
     "lr_too_high": _times("lr", 0.1),
+    "rate_far_above_range": lambda _, finding: {"lr": float(f"{finding.numbers['lower']:.2g}")},
     "diverged_early": _gentler,
     "diverged_midway": _clipped,
     "loss_spikes": _clipped,
@@ -76,7 +77,9 @@ CHANGES: Mapping[str, Callable[[Stage, Finding], Changes]] = {
     "overconfident": lambda *_: {"label_smoothing": 0.1},
     "restless_val": _calmer,
 }
-REHEARSED = {"cannot_overfit_few", "blank_photos_do_as_well", "no_band_of_rates"}
+REHEARSED = {
+    *("cannot_overfit_few", "blank_photos_do_as_well", "photos_off_scale", "no_band_of_rates"),
+}
 
 
 def next_experiments(run: Run, findings: Sequence[Finding]) -> list[Experiment]:

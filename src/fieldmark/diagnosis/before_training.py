@@ -1,4 +1,4 @@
-"""Checks of what is known before, or as, the first real step is taken: R1 to R3."""
+"""Checks of what is known before, or as, the first real step is taken: R1 to R3, and R29."""
 
 from collections.abc import Mapping
 from math import log
@@ -9,6 +9,9 @@ from fieldmark.diagnosis.evidence import RunEvidence
 from fieldmark.diagnosis.finding import Check, Seen, check, clear, fires, unknown
 
 APART = 0.1  # of ln K; ours
+LEAST_LEAD = 0.01  # of the loss of a guess: what is less is no learning, if no chance; ours
+LEAST_SPREAD, FAR_OFF = 0.03, 10.0  # of numbers that pretrained weights know about 0 and 1; ours
+FAR_ABOVE = 50.0  # times the rate at which a range test's loss is lowest; healthy heads: up to 16
 BY_HEART = 0.8  # of the photos: what is slower than that does not learn; ours
 FIRST = ("minitrain/loss", "val/loss", "out_of_fold/loss", "train/loss")
 
@@ -102,7 +105,10 @@ def learns(found: Mapping[str, Any]) -> bool:
     otherwise="real photos score {real_top1:.1%}, blank ones {blank_top1:.1%} after {steps} steps",
 )
 def blank_photos_do_as_well(run: RunEvidence) -> Seen:
-    """Karpathy, "input-independent baseline"; within two standard errors."""
+    """Karpathy, "input-independent baseline"; within two standard errors, of the loss as well.
+
+    A stage that learns slowly names no more photos after 60 steps, but its loss is lower already.
+    """
     found = run.rehearsal.get("blank")
     if not found:
         return unknown("not_rehearsed", recipe=run.recipe_name)
@@ -113,6 +119,79 @@ def blank_photos_do_as_well(run: RunEvidence) -> Seen:
     return clear(**numbers) if looks(found) else fires(**numbers)
 
 
+@check(
+    "photos_off_scale",
+    "R3",
+    "problem",
+    "backbone",
+    "view",
+    label="Photos on a scale that the weights do not know",
+    title="The network is fed photos as numbers of mean {mean:.3g} and spread {spread:.2g}, where "
+    "its weights know a mean near 0 and a spread near 1.",
+    cause="Photos are normalised otherwise than the weights were trained with, twice or not at "
+    "all, or they are blank.",
+    advice="Take `backbone.mean` and `backbone.std` out of the recipe, and look at what the "
+    "network is fed: `fieldmark inspect RECIPE`.",
+    refuted_by="The weights were trained on photos of this scale.",
+    otherwise="it is fed numbers of mean {mean:.2g} and spread {spread:.2g}",
+)
+def photos_off_scale(run: RunEvidence) -> Seen:
+    """Karpathy, "visualize just before the net": what is looked at is the batch itself."""
+    found = run.rehearsal.get("fed")
+    if not found:
+        return unknown("not_rehearsed", recipe=run.recipe_name)
+    numbers = {name: found[name] for name in ("mean", "spread")}
+    return clear(**numbers) if on_scale(found) else fires(**numbers)
+
+
+def on_scale(found: Mapping[str, Any]) -> bool:
+    """Whether the numbers a rehearsal's network was fed are such as weights are trained on."""
+    return LEAST_SPREAD <= found["spread"] <= FAR_OFF and abs(found["mean"]) <= FAR_OFF
+
+
+@check(
+    "rate_far_above_range",
+    "R29",
+    "problem",
+    "lr",
+    "stage",
+    "range test",
+    label="Learning rate far above its range test",
+    title="Stage {stage} trains at lr {lr:.3g}, {times:.0f} times or more above where the loss of "
+    "its range test was lowest.",
+    cause="The rate is off by orders, or was taken from another optimiser or pooling.",
+    advice="Train it at lr {lower:.2g}.",
+    refuted_by="A run at lr {lower:.2g} names no more val photos.",
+    otherwise="no stage trains at over {limit:.0f} times the rate at which the loss of its range "
+    "test is lowest",
+)
+def rate_far_above_range(run: RunEvidence) -> Seen:
+    """Smith, arXiv 1506.01186: above the lowest loss a rate is too high to begin with."""
+    tests = run.rehearsal.get("range")
+    if not tests:
+        return unknown("not_rehearsed", recipe=run.recipe_name)
+    own = {stage.name: stage.settings.lr for stage in run.stages if stage.settings}
+    for stage, test in tests.items():
+        lr = own.get(stage, test.get("stage_lr"))
+        place = lowest_of(test)
+        if place and lr and lr >= FAR_ABOVE * place:
+            return fires(stage=stage, lr=lr, times=lr / place, lower=place / 3)
+    return clear(limit=FAR_ABOVE)
+
+
+def lowest_of(test: Mapping[str, Any]) -> float | None:
+    """The rate at which the loss of a range test is lowest; None where it never falls.
+
+    Where it diverges at once that is the lowest rate tried, or less.
+    """
+    if test.get("why") == "diverges":
+        return float(test["lr"][0]) if test.get("lr") else None
+    found = test.get("lowest")
+    if isinstance(found, list):  # one of each repeat, in older records
+        found = max((rate for rate in found if rate), default=None)
+    return found
+
+
 def chance_of(found: Mapping[str, Any]) -> float:
     """By how much real photos may lead blank ones by chance: two standard errors."""
     shares = found["real_top1"], found["blank_top1"]
@@ -120,12 +199,27 @@ def chance_of(found: Mapping[str, Any]) -> float:
 
 
 def looks(found: Mapping[str, Any]) -> bool:
-    """Whether real photos led blank ones in a rehearsal by more than chance."""
+    """Whether real photos led blank ones in a rehearsal by more than chance, in top-1 or loss."""
+    return leads_in_top1(found) or leads_in_loss(found)
+
+
+def leads_in_top1(found: Mapping[str, Any]) -> bool:
+    """Whether more real photos were named than blank ones, beyond chance."""
     return bool(found["real_top1"] - found["blank_top1"] > chance_of(found))
+
+
+def leads_in_loss(found: Mapping[str, Any]) -> bool:
+    """Whether the loss on real photos was lower than on blank ones, beyond chance."""
+    lead = found.get("loss_lead")  # which older records lack
+    if lead is None:
+        return False
+    return bool(lead > max(2 * found["loss_lead_error"], LEAST_LEAD * found["guess_loss"]))
 
 
 CHECKS: tuple[Check[RunEvidence], ...] = (
     loss_at_start,
     cannot_overfit_few,
     blank_photos_do_as_well,
+    photos_off_scale,
+    rate_far_above_range,
 )

@@ -7,7 +7,14 @@ from typing import Any
 
 from fieldmark import durable
 from fieldmark.charts.rates import rates_data
-from fieldmark.diagnosis.before_training import learns, looks
+from fieldmark.diagnosis.before_training import (
+    FAR_ABOVE,
+    leads_in_loss,
+    leads_in_top1,
+    learns,
+    lowest_of,
+    on_scale,
+)
 from fieldmark.diagnosis.evidence import REHEARSAL, read_rehearsal
 from fieldmark.errors import RecordError
 from fieldmark.language import Said, duration, said
@@ -81,6 +88,9 @@ def tried(
 ) -> list[Tried]:
     """A sentence for each experiment, in the order they were made; arguments as above."""
     found = []
+    if record.get("fed") and not on_scale(record["fed"]):
+        numbers = {name: record["fed"][name] for name in ("mean", "spread")}
+        found.append((said("rehearsed.off_scale", **numbers), False, "photos_off_scale"))
     if record.get("overfit"):
         found.append(_by_heart(record["overfit"], record["stage"]))
     if record.get("blank"):
@@ -115,8 +125,11 @@ def _blank(found: Record) -> Outcome:
     seen = said("rehearsed.blank_seen", real=real, blank=blank, photos=photos, steps=steps)
     if found["reason"]:
         told, is_well = said("rehearsed.looks_unknown", seen=seen, reason=found["reason"]), False
-    elif looks(found):
+    elif leads_in_top1(found):
         told, is_well = said("rehearsed.looks", seen=seen), True
+    elif leads_in_loss(found):
+        lead = found["loss_lead"]
+        told, is_well = said("rehearsed.looks_slowly", seen=seen, lead=lead), True
     else:
         told, is_well = said("rehearsed.looks_not", seen=seen), False
     return told, is_well, "blank_photos_do_as_well"
@@ -128,7 +141,9 @@ def _rates(stage: str, found: Record, lr: float) -> Outcome:
         for before, steps in found["after"].items()
     )
     begun = said("rehearsed.begun", after=after) if after else ""
-    check = "no_band_of_rates"
+    lowest = lowest_of(found)
+    is_far_above = lowest is not None and lr >= FAR_ABOVE * lowest
+    check = "rate_far_above_range" if is_far_above else "no_band_of_rates"
     if found["band"] is None:
         ends = {"low": found["lr"][0], "high": found["lr"][-1]}
         rises = {"rises": found["rises"]} if found["why"] == "plateau" else {}
@@ -136,16 +151,19 @@ def _rates(stage: str, found: Record, lr: float) -> Outcome:
         return said("rehearsed.no_band", stage=stage, begun=begun, why=why), False, check
     low, high = found["band"]
     place = "inside" if low <= lr <= high else "below" if lr < low else "above"
+    is_ladder = found.get("each")
+    tried = {"steps": found["steps"], "rates": len(found["lr"])} if is_ladder else {}
     told = said(
-        "rehearsed.band",
+        "rehearsed.band_each" if is_ladder else "rehearsed.band",
         stage=stage,
         begun=begun,
         low=low,
         high=high,
         own=said(f"rehearsed.{place}", lr=lr),
-        lowest=min(found["lowest"]),
+        lowest=lowest,
         seeds=len(found["seeds"]),
         batch=found["batch_size"],
         decay=found["weight_decay"],
+        **tried,
     )
     return told, place == "inside", check
