@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
 
+from fieldmark.studies.mislabelled import Suspect
+
 Outcome = Literal["fires", "does not", "cannot tell"]
 Severity = Literal["problem", "warning", "note"]
 Number = float | int | str
@@ -137,6 +139,7 @@ class Finding:
         reason: Key in `REASONS` where it cannot tell.
         terms: Words of docs/vocabulary.md that its texts use.
         among: In which of a study's runs it is; None of a run's own, or of a study as a whole.
+        suspects: The photos it is about, most sure first, where it is about labels.
     """
 
     check: str
@@ -153,6 +156,7 @@ class Finding:
     reason: str = ""
     terms: tuple[str, ...] = ()
     among: Among | None = None
+    suspects: tuple[Suspect, ...] = ()
 
     @property
     def is_elsewhere(self) -> bool:
@@ -168,6 +172,7 @@ class Seen:
     numbers: Mapping[str, Number] = field(default_factory=dict)
     place: Place | None = None
     reason: str = ""
+    suspects: tuple[Suspect, ...] = ()
 
 
 def fires(place: Place | None = None, /, **numbers: Number) -> Seen:
@@ -246,6 +251,7 @@ class Check(Generic[Evidence]):
             why_not=say(REASONS[seen.reason] if why_not is None else why_not),
             reason=seen.reason,
             terms=self.terms,
+            suspects=seen.suspects,
         )
 
 
