@@ -1,10 +1,11 @@
 """Checks of the labels, by what models say of photos they were not trained on: R33."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
+from fieldmark.diagnosis.finding import Check, Finding, Number, Seen, check, clear, fires, unknown
 from fieldmark.diagnosis.study_evidence import StudyEvidence
-from fieldmark.studies.mislabelled import suspects, wrong_labels
+from fieldmark.studies.mislabelled import Suspect, suspects, wrong_labels
 
 FEWEST = 100  # photos
 MOST_BY_CHANCE = 0.005  # of the labels: where the interval must lie above; ours
@@ -36,9 +37,7 @@ def wrong_labels_found(evidence: StudyEvidence) -> Seen:
     if found is None:
         return unknown("not_recorded", key="answers photo by photo")
     if len(found.labels) < FEWEST:
-        return unknown(
-            "too_few_photos", needed=FEWEST, split=found.split, found=len(found.labels)
-        )
+        return unknown("too_few_photos", needed=FEWEST, split=found.split, found=len(found.labels))
     wrong = wrong_labels(found.labels, found.probabilities)
     listed = suspects(found, wrong)
     numbers: dict[str, Number] = {
@@ -53,6 +52,11 @@ def wrong_labels_found(evidence: StudyEvidence) -> Seen:
     if wrong.low <= MOST_BY_CHANCE or not listed:
         return clear(**numbers)
     return replace(fires(**numbers), suspects=listed)
+
+
+def suspects_of(findings: Sequence[Finding]) -> tuple[Suspect, ...]:
+    """The photos whose labels are likely wrong, most sure first; none where that is not shown."""
+    return next((finding.suspects for finding in findings if finding.suspects), ())
 
 
 CHECKS: tuple[Check[StudyEvidence], ...] = (wrong_labels_found,)

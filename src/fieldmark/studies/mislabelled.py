@@ -106,7 +106,11 @@ def judged_together(runs: Sequence[Run]) -> Judged | None:
     ordered = [_by_path(found) for found in each]
     first = ordered[0]
     for other in ordered[1:]:
-        same = (other.split, other.classes, other.paths) == (first.split, first.classes, first.paths)
+        same = (other.split, other.classes, other.paths) == (
+            first.split,
+            first.classes,
+            first.paths,
+        )
         if not same or not np.array_equal(other.labels, first.labels):
             return None
     mean = np.mean([found.probabilities for found in ordered], axis=0)
@@ -181,8 +185,8 @@ class _Fit:
     def chance(self, share: float, temperature: float) -> Row:
         """Probability of each photo's label."""
         q = self.given(temperature)
-        found: Row = (1 - share) * q + share * (1 - q) / self._others
-        return np.maximum(found, 1e-300)
+        found: Row = np.maximum((1 - share) * q + share * (1 - q) / self._others, 1e-300)
+        return found
 
     def temperature(self, share: float) -> float:
         """Log of the likeliest T."""
@@ -200,7 +204,10 @@ class _Fit:
         """The likeliest share, and both ends of its interval."""
         none = self.likelihood(0.0)
         found = minimize_scalar(
-            lambda e: -self.likelihood(e), bounds=(0, MOST), method="bounded", options={"xatol": 1e-5}
+            lambda e: -self.likelihood(e),
+            bounds=(0, MOST),
+            method="bounded",
+            options={"xatol": 1e-5},
         )
         share, best = (float(found.x), -float(found.fun))
         if none >= best:
