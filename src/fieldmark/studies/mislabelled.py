@@ -180,13 +180,13 @@ class _Fit:
 
     def given(self, temperature: float) -> Row:
         """Probability of each photo's label, would no label be wrong."""
-        return np.clip(np.exp(self._given(temperature)), 1e-300, 1.0)
+        q: Row = np.exp(self._given(temperature))
+        return q.clip(1e-300, 1.0)
 
     def chance(self, share: float, temperature: float) -> Row:
         """Probability of each photo's label."""
         q = self.given(temperature)
-        found: Row = np.maximum((1 - share) * q + share * (1 - q) / self._others, 1e-300)
-        return found
+        return ((1 - share) * q + share * (1 - q) / self._others).clip(1e-300)
 
     def temperature(self, share: float) -> float:
         """Log of the likeliest T."""
