@@ -175,7 +175,8 @@ HEADER = (
 def hits(bad: NDArray[np.bool_], listed: NDArray[np.bool_]) -> tuple[float, float]:
     """Precision and recall; nan where there is nothing to be right of."""
     both = float((bad & listed).sum())
-    return tuple(both / n if n else float("nan") for n in (int(listed.sum()), int(bad.sum())))
+    precision, recall = (both / n if n else np.nan for n in (int(listed.sum()), int(bad.sum())))
+    return precision, recall
 
 
 def confident_learning(

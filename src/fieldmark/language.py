@@ -57,9 +57,29 @@ def counted(key: str, count: int) -> Said:
 
 
 def axis_words(name: str) -> Said | str:
-    """A study's axis as a reader calls it, `image size`; its own name where there is no word."""
+    """A study's axis as a reader calls it, `image size`; its own name where there is no word.
+
+    One that is called by its key, `stages.head.lr`, is the learning rate of that stage.
+    """
     key = f"axes.{name}"
-    return said(key) if key in catalogue("en") else name
+    if key in catalogue("en"):
+        return said(key)
+    stages, _, rest = name.partition(".")
+    stage, _, inner = rest.rpartition(".")
+    if stages != "stages" or not stage:
+        return name
+    return said("list.of_stage", axis=axis_words(inner), stage=stage)
+
+
+def settings_words(settings: Mapping[str, object]) -> tuple[Said, ...]:
+    """Axes and their settings, one after the other."""
+    return tuple(setting_words(name, value) for name, value in settings.items())
+
+
+def setting_words(axis: str, value: object) -> Said:
+    """An axis and its setting; a whole number is written as one, whatever its type."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return said("list.setting", axis=axis_words(axis), value=text)
 
 
 def metric_words(key: str) -> Said | str:
@@ -101,8 +121,8 @@ class Words:
         except KeyError as missing:
             raise SettingError(f"`{key}` in `{self.lang}` has no {missing}.") from None
 
-    def word(self, value: Said | str) -> str:
-        """A sentence in words, a name as it is."""
+    def word(self, value: Said | str | tuple[Said | str, ...]) -> str:
+        """A sentence in words, a name as it is, several one after the other."""
         return str(self._plain(value))
 
     def axis(self, name: str) -> str:
