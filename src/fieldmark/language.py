@@ -57,18 +57,9 @@ def counted(key: str, count: int) -> Said:
 
 
 def axis_words(name: str) -> Said | str:
-    """A study's axis as a reader calls it, `image size`; its own name where there is no word.
-
-    One that is called by its key, `stages.head.lr`, is the learning rate of that stage.
-    """
+    """A study's axis as a reader calls it, `image size`; its own name where there is no word."""
     key = f"axes.{name}"
-    if key in catalogue("en"):
-        return said(key)
-    stages, _, rest = name.partition(".")
-    stage, _, inner = rest.rpartition(".")
-    if stages != "stages" or not stage:
-        return name
-    return said("list.of_stage", axis=axis_words(inner), stage=stage)
+    return said(key) if key in catalogue("en") else name
 
 
 def settings_words(settings: Mapping[str, object]) -> tuple[Said, ...]:
