@@ -86,6 +86,7 @@ class Set:
                 "data": data,
                 "pooling": {"name": "average"},
                 "precision": "float32",
+                "threads": 1,
                 "stages": [stage | {"schedule": "cosine"}],
             }
         )
