@@ -98,9 +98,10 @@ def write_corrections(study: Study, findings: Sequence[Finding], path: Path) -> 
     before = study.cells[0].recipe.data.corrections
     labels = {one.path: one.suggested for one in found}
     write_relabelled(path, labels, Path(before) if before else None)
+    kept = f" It keeps what `{before}` corrected." if before else ""
     return (
-        f"{path}: {len(found)} labels, most sure first. Look at the photos and delete the rows "
-        f"of labels that are right; then `data.corrections={path}` puts the others right."
+        f"{path}: {len(found)} labels, most sure first.{kept} Look at the photos and delete the "
+        f"rows of labels that are right; then `data.corrections={path}` puts the others right."
     )
 
 
@@ -150,7 +151,7 @@ def _print_suspects(console: Console, finding: Finding) -> None:
             (one.given, "yellow"),
             ", likelier ",
             (one.suggested, "green"),
-            f" (wrong with {one.probability:.1%})",
+            f" (label wrong with {one.probability:.1%})",
         )
         console.print(Padding(line, (0, 0, 0, 6)), highlight=False)
     if (more := len(finding.suspects) - MOST_PHOTOS) > 0:

@@ -78,6 +78,7 @@ class Album:
                 truth=one.given,
                 guess=one.suggested,
                 confidence=one.probability,
+                looked=None,  # what is looked at here is the photo
             )
             for one in suspects
             if one.path in places
