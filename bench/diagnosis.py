@@ -24,10 +24,11 @@ from curves.score import LEAST_NAMED, MOST_FALSE, Judged, Score
 from curves.settings import SPLITS, Setting, Split
 from fieldmark.training.features import cache_folder
 
-# What bench/rehearsal.py measures.
-REHEARSED = {
+# Those of rehearsals and of labels are measured by `rehearsal.py` and `labels.py`.
+ELSEWHERE = {
     *("cannot_overfit_few", "blank_photos_do_as_well", "photos_off_scale"),
     *("rate_far_above_range", "no_band_of_rates"),
+    "wrong_labels",
 }
 
 
@@ -87,7 +88,7 @@ def main() -> int:
     if options.rates:
         options.rates.write_text(json.dumps(rates, indent=1) + "\n", encoding="utf-8")
     if options.page:
-        fill(options.page, {name: of for name, of in rates.items() if name not in REHEARSED})
+        fill(options.page, {name: of for name, of in rates.items() if name not in ELSEWHERE})
     if options.json:
         targets = {"named, at least": LEAST_NAMED, "false, at most": MOST_FALSE}
         found = {"named": score.named.share, "false": score.false.share, "checks": rates}

@@ -53,7 +53,7 @@ STUDIES = tuple(
         "learning_curve",
         *("space", "sampler", "pruner", "design", "power", "lease", "results", "study", "control"),
         "executor",
-        *("table", "answered", "judged", "ray_executor", "progress", "catalog"),
+        *("table", "answered", "judged", "mislabelled", "ray_executor", "progress", "catalog"),
     )
 )
 L3 = (
@@ -90,7 +90,7 @@ DIAGNOSIS = tuple(
     for name in (
         *("finding", "curve", "evidence", "before_training", "divergence", "stability", "fit"),
         *("confidence", "budget", "schedule", "stages", "data", "study_evidence", "search"),
-        *("comparisons", "gathered", "diagnose", "advice", "study_advice"),
+        *("comparisons", "labels", "gathered", "diagnose", "advice", "study_advice"),
     )
 )
 CHARTS = tuple(

@@ -87,9 +87,9 @@ def test_a_study_is_diagnosed_as_one(tmp_path):
     text = json.dumps({"name": "n", "question": "Which?", "base": "b", "axes": axes})
     study = Study.create(tmp_path / "study", Design.read(text, lambda _: RECIPE))
     said = told(study.folder)
-    assert "Settings of image_size are compared at one learning rate for all" in said
+    assert "Settings of image size are compared at one learning rate for all" in said
     assert f"of {len(STUDY_CHECKS)} checks fire" in said
-    assert study_diagnosis(study).startswith("Diagnosis, warning: Settings of image_size")
+    assert study_diagnosis(study).startswith("Diagnosis, warning: Settings of image size")
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):

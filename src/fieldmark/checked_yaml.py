@@ -127,14 +127,16 @@ def _key(place: Any, part: str, override: str) -> int | str:
         raise RecipeError(f"The override {override!r} goes into `{place}`, which holds no keys.")
     if part.isdigit() and int(part) < len(place):
         return int(part)
-    named = [
-        i for i, item in enumerate(place) if isinstance(item, dict) and item.get("name") == part
-    ]
-    if len(named) == 1:
-        return named[0]
-    allowed = ", ".join(str(i) for i in range(len(place)))
+    names = [item.get("name") if isinstance(item, dict) else None for item in place]
+    if names.count(part) == 1:
+        return names.index(part)
+    positions, known = ", ".join(map(str, range(len(place)))), [str(n) for n in names if n]
+    told = f" ({', '.join(known)})" if known else ""
+    close = difflib.get_close_matches(part, known, n=1)
+    meant = f" Did you mean {close[0]}?" if close and close[0] != part else ""
     raise RecipeError(
-        f"The override {override!r} needs a position ({allowed}) or a name, got {part!r}."
+        f"The override {override!r} needs a position ({positions}) or a name{told}, "
+        f"got {part!r}.{meant}"
     )
 
 

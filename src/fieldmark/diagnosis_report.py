@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from fieldmark.data.corrections import write_relabelled
 from fieldmark.diagnosis.advice import Experiment, next_experiments
 from fieldmark.diagnosis.diagnose import (
     best_run,
@@ -17,7 +18,9 @@ from fieldmark.diagnosis.diagnose import (
     rest_of,
 )
 from fieldmark.diagnosis.finding import Finding, Severity
+from fieldmark.diagnosis.labels import suspects_of
 from fieldmark.diagnosis.study_advice import next_experiments_of_study
+from fieldmark.errors import SettingError
 from fieldmark.studies.compare import compare_stages
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import Study
@@ -25,15 +28,39 @@ from fieldmark.terminal import Format, listing
 
 COLOURS: dict[Severity, str] = {"problem": "bold red", "warning": "yellow", "note": "cyan"}
 MOST_EXPERIMENTS = 3
+MOST_PHOTOS = 10  # that are listed; all of them go into the file of corrections
 
 
 def diagnose(
-    console: Console, folder: Path, rehearsal: Path | None, how: Format, *, everything: bool
+    console: Console,
+    folder: Path,
+    rehearsal: Path | None,
+    how: Format,
+    *,
+    everything: bool,
+    corrections: Path | None = None,
 ) -> None:
-    """Print what is wrong with the run or the study in a folder."""
-    best, of_best = None, list[Finding]()
+    """Print what is wrong with the run or the study in a folder.
+
+    Args:
+        console: Where to.
+        folder: Of the run or study.
+        rehearsal: Of a run's rehearsal, where it is elsewhere.
+        how: For people or for programs.
+        everything: Whether to say why the other checks do not fire.
+        corrections: A file to be written with the labels that are likely wrong, of a study.
+
+    Raises:
+        SettingError: `corrections` is asked for of a run.
+    """
+    study, best, of_best = None, None, list[Finding]()
     if (folder / MANIFEST).is_file() or not (folder / "journal.jsonl").is_file():
         run = Run(folder)
+        if corrections:
+            raise SettingError(
+                f"--corrections is for a study: `{folder}` is a run, which has no answers on the "
+                "photos it was trained on. Name a study, judged by folds."
+            )
         findings = diagnose_run(run, rehearsal)
         experiments = next_experiments(run, findings)
     else:
@@ -42,16 +69,40 @@ def diagnose(
         experiments = next_experiments_of_study(study, findings)
         best = best_run(study)
         of_best = rest_of(best, findings) if best else []
+    written = write_corrections(study, findings, corrections) if study and corrections else ""
     if how != "table":
         findings += of_best
         chosen = findings if everything else firing(findings)
         listing(console, [row_of(finding) for finding in chosen], title="", how=how)
         return
     show(console, findings, experiments, everything=everything)
+    if written:
+        console.print(written, highlight=False, soft_wrap=True)
     if best:
         name = best.folder.relative_to(folder)
         console.print(f"\n[bold]The best cell's first run[/bold], {name}", highlight=False)
         show(console, of_best, [], everything=everything)
+
+
+def write_corrections(study: Study, findings: Sequence[Finding], path: Path) -> str:
+    """Write a file that puts right the labels found to be likely wrong; says what was done.
+
+    What the study's photos were corrected by so far is in it too, so that it takes its place.
+
+    Raises:
+        DataError: the file is there already, or is no `.csv`.
+    """
+    found = suspects_of(findings)
+    if not found:
+        return f"No label is shown to be wrong, so `{path}` was not written."
+    before = study.cells[0].recipe.data.corrections
+    labels = {one.path: one.suggested for one in found}
+    write_relabelled(path, labels, Path(before) if before else None)
+    kept = f" It keeps what `{before}` corrected." if before else ""
+    return (
+        f"{path}: {len(found)} labels, most sure first.{kept} Look at the photos and delete the "
+        f"rows of labels that are right; then `data.corrections={path}` puts the others right."
+    )
 
 
 def show(
@@ -83,6 +134,7 @@ def _print_finding(console: Console, finding: Finding) -> None:
     for name, text in parts:
         line = Text.assemble((f"{name}: ", "dim"), text)
         console.print(Padding(line, (0, 0, 0, 4)), highlight=False)
+    _print_suspects(console, finding)
     words = ", ".join(finding.terms)
     place = finding.place
     if place:
@@ -90,6 +142,21 @@ def _print_finding(console: Console, finding: Finding) -> None:
         words += f". Seen in {stage}{place.key}, steps {place.first_step:,} to {place.last_step:,}"
     tail = f"{finding.check} ({finding.rule}). Words: {words}"
     console.print(Padding(Text(tail, "dim"), (0, 0, 1, 4)), highlight=False)
+
+
+def _print_suspects(console: Console, finding: Finding) -> None:
+    for one in finding.suspects[:MOST_PHOTOS]:
+        line = Text.assemble(
+            f"{one.path}: given ",
+            (one.given, "yellow"),
+            ", likelier ",
+            (one.suggested, "green"),
+            f" (label wrong with {one.probability:.1%})",
+        )
+        console.print(Padding(line, (0, 0, 0, 6)), highlight=False)
+    if (more := len(finding.suspects) - MOST_PHOTOS) > 0:
+        line = Text(f"and {more} more: --corrections FILE, --format json", "dim")
+        console.print(Padding(line, (0, 0, 0, 6)), highlight=False)
 
 
 def _print_rest(console: Console, findings: Sequence[Finding], *, everything: bool) -> None:
@@ -157,6 +224,7 @@ def row_of(finding: Finding) -> dict[str, object]:
         "last_step": place.last_step if place else None,
         "key": place.key if place else None,
         "numbers": json.dumps(dict(finding.numbers), ensure_ascii=False),
+        "photos": json.dumps([one._asdict() for one in finding.suspects], ensure_ascii=False),
     }
 
 

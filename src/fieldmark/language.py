@@ -62,6 +62,17 @@ def axis_words(name: str) -> Said | str:
     return said(key) if key in catalogue("en") else name
 
 
+def settings_words(settings: Mapping[str, object]) -> tuple[Said, ...]:
+    """Axes and their settings, one after the other."""
+    return tuple(setting_words(name, value) for name, value in settings.items())
+
+
+def setting_words(axis: str, value: object) -> Said:
+    """An axis and its setting; a whole number is written as one, whatever its type."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return said("list.setting", axis=axis_words(axis), value=text)
+
+
 def metric_words(key: str) -> Said | str:
     """A metric as a reader calls it, `top-1 on val`; its own key where there is no word."""
     split, _, name = key.partition("/")
@@ -101,8 +112,8 @@ class Words:
         except KeyError as missing:
             raise SettingError(f"`{key}` in `{self.lang}` has no {missing}.") from None
 
-    def word(self, value: Said | str) -> str:
-        """A sentence in words, a name as it is."""
+    def word(self, value: Said | str | tuple[Said | str, ...]) -> str:
+        """A sentence in words, a name as it is, several one after the other."""
         return str(self._plain(value))
 
     def axis(self, name: str) -> str:

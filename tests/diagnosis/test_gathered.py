@@ -56,8 +56,8 @@ def test_most_seeds_of_the_best_cell_make_it_one_of_the_study():
     (found,) = gathered({(4, 0), (4, 2)})
     assert (found.severity, found.outcome) == ("problem", "fires")
     assert found.title == (
-        "Ill things in 2 of 36 runs: 1 of 12 cells (lr 1; decay 0.0001), the best among them. "
-        "One of them, lr 1, decay 0.0001, seed 0: It is ill."
+        "Ill things in 2 of 36 runs: 1 of 12 cells (learning rate 1; decay 0.0001), the best among "
+        "them. One of them, learning rate 1, decay 0.0001, seed 0: It is ill."
     )
     assert (found.cause, found.advice, found.refuted_by) == ("c", "a", "r")
 
@@ -79,8 +79,8 @@ def test_elsewhere_it_is_a_note_on_those_settings():
     assert found.severity == "note"
     assert found.advice.startswith("Nothing to mend: these settings were not chosen.")
     assert found.title == (
-        "Bad things in 6 of 36 runs: 3 of 12 cells (lr 30), the best not among them. "
-        "One of them, lr 30, decay 0, seed 0: It is ill."
+        "Bad things in 6 of 36 runs: 3 of 12 cells (learning rate 30), the best not among them. "
+        "One of them, learning rate 30, decay 0, seed 0: It is ill."
     )
 
 
@@ -155,7 +155,7 @@ def test_a_slow_rate_of_all_cells_is_one_finding_with_the_study_anew(curves, mon
     findings = diagnose_study(made)
     (slow,) = [f for f in firing(findings) if f.check == "lr_too_low"]
     assert slow.title.startswith(
-        "Learning rate too low in 6 of 6 runs: all 3 cells. One of them, image_size 256, seed 0: "
+        "Learning rate too low in 6 of 6 runs: all 3 cells. One of them, image size 256, seed 0: "
         "In stage head the loss on minitrain falls from 2.30 to only 1.84 nats"
     )
     assert slow.place is not None  # the page shows this run's curves
@@ -182,7 +182,10 @@ def test_a_rate_that_was_not_chosen_is_a_note_without_a_command(curves, monkeypa
     findings = diagnose_study(made)
     (slow,) = [f for f in findings if f.check == "lr_too_low"]
     assert slow.severity == "note"
-    assert "in 2 of 4 runs: 2 of 4 cells (lr 0.1, 0.3), the best not among them" in slow.title
+    assert (
+        "in 2 of 4 runs: 2 of 4 cells (learning rate 0.1, 0.3), the best not among them"
+        in slow.title
+    )
     assert slow.place is None  # no curve of it is shown
     assert not [e for e in next_experiments_of_study(made, findings) if e.check == "lr_too_low"]
     asked = {one.finding.check for one in advice_of(sorted_findings(findings), [])}

@@ -13,6 +13,8 @@ from fieldmark.diagnosis.diagnose import STUDY_CHECKS, diagnose_study, firing
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.diagnosis.study_advice import next_experiments_of_study, study_command
 from fieldmark.diagnosis.study_evidence import StudyEvidence
+from fieldmark.language import Words
+from fieldmark.report.render import finding_text
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
 from fieldmark.studies.study import Study
@@ -252,3 +254,26 @@ def test_a_key_that_was_set_before_is_set_once(tmp_path):
         "data.folder=birds",
         f"base={made.folder / 'base.yaml'}",
     ]
+
+
+def test_axes_are_told_in_words_and_kept_by_name(study):
+    found = look("best_at_the_edge", study([LR], by("lr", 0.5, 0.6, 0.7, 0.8)))
+    assert found.title == "The best learning rate is 3, the highest that was tried."
+    assert "Add 9 to learning rate and run again" in found.advice
+    assert found.numbers["axis"] == "lr"
+    assert finding_text(found, "title", Words("zh")) == "最好的 学习率 是 3，是试过的取值中最大的。"
+
+
+def test_a_whole_rate_is_written_as_one_whatever_its_type(study):
+    axis = {"key": "stages.head.lr", "values": [0.1, 1.0, 3]}
+    found = look("best_is_luck", study([axis], lambda point: 0.7 + 0.001 * point["lr"]))
+    assert found.title.startswith(
+        "The best cell (learning rate 3) leads the second (learning rate 1) by 0.2 points"
+    )
+    assert found.numbers["second"] == "learning rate 1"
+
+
+def test_settings_that_want_their_own_rate_are_told_in_words(study):
+    found = look("nuisance_not_tuned", study([SIZE, BATCH], lambda _: 0.5))
+    assert found.title.startswith("Settings of image size, batch size are compared")
+    assert found.numbers["axes"] == "image_size, batch_size"

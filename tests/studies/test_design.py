@@ -156,7 +156,7 @@ axes:
         "line 10: axis sketch_dim, 'many': `pooling.sketch_dim` should be a valid integer, unable "
         "to parse string as an integer, got 'many'.",
         "line 14: axis arms, 'bad': The override 'stages.tail.lr=1' needs a position (0) or a "
-        "name, got 'tail'.",
+        "name (head), got 'tail'.",
         "line 15: axis lr, -1.0: `stages.0.lr` should be greater than 0, got -1.0.",
     ]
 

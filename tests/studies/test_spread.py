@@ -175,6 +175,26 @@ def test_a_pooled_spread_lets_one_seed_speak_of_recipes():
     assert part(found, "photos").variance == pytest.approx(photos)
 
 
+def test_a_pooled_spread_that_came_out_small_does_not_undo_the_noise_of_photos():
+    # Three parts of the noise that both models' photos have for sure; none between seeds.
+    a, b = answers(1, 300), answers(1, 300, seed=1)
+    reach = [
+        estimate((-1, 1), (a, b), SeedSpread(variance, 2e-4, 6)).half_width
+        for variance in (0.0, 5e-5, 1e-4)
+    ]
+    row = (b.right - a.right)[0]
+    alone = (np.var(row, ddof=1) + 0.25 / 300) / 300
+    z = stats.norm.isf(0.025)
+    assert reach == pytest.approx([z * alone**0.5] * 3)
+    wider = estimate((-1, 1), (a, b), SeedSpread(8e-4, 2e-4, 6)).half_width
+    assert wider > 1.1 * reach[0]
+
+
+def test_a_comparisons_own_seeds_may_come_out_small():
+    found = Estimate(0, "recipes", (Part("photos", 1e-4, 299), Part("seeds", 1e-6, 4, 9e-4)))
+    assert found.half_width < 2.2e-2
+
+
 def test_a_spread_needs_two_seeds_somewhere():
     with pytest.raises(SettingError, match="two seeds or more"):
         pooled_spread([answers(1, 20)])
@@ -182,7 +202,8 @@ def test_a_spread_needs_two_seeds_somewhere():
 
 def test_more_of_a_source_takes_its_part_away():
     seeds = Part("seeds", 5e-4, 2, noise=2e-4)
-    assert seeds.with_more(seeds=3) == Part("seeds", pytest.approx(5e-4 / 3), 8, 2e-4)
+    less = pytest.approx(2e-4 / 3)
+    assert seeds.with_more(seeds=3) == Part("seeds", pytest.approx(5e-4 / 3), 8, less)
     assert seeds.with_more(photos=2).variance == pytest.approx(4e-4)
     photos = Part("photos", 6e-4, 299)
     assert photos.with_more(photos=3).variance == pytest.approx(2e-4)

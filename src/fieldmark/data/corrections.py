@@ -1,12 +1,15 @@
 """A file of corrections, laid over any source; the source itself is never touched."""
 
+import csv
 import difflib
+import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from fieldmark import durable
 from fieldmark.data.dataset import Photo, PhotoSet, listed
 from fieldmark.data.lists import read_table
 from fieldmark.errors import DataError
@@ -30,11 +33,7 @@ def corrected(photos: PhotoSet, path: Path) -> PhotoSet:
     Raises:
         DataError: The table can't be read, or any row is wrong; all mistakes at once.
     """
-    table = read_table(path, ("path", "action"), ("value",))
-    corrections = [
-        _Correction(row["path"] or "", row["action"] or "", row.get("value") or "", number)
-        for number, row in enumerate(table.iter_rows(named=True), start=1)
-    ]
+    corrections = _read(path)
     problems = list(_mistakes(photos, corrections))
     if problems:
         shown = listed(problems, between="\n  ")
@@ -54,6 +53,47 @@ def corrected(photos: PhotoSet, path: Path) -> PhotoSet:
     done = Counter(one.action for one in corrections)
     note = "corrections: " + ", ".join(f"{done[action]} x {action}" for action in _ACTIONS)
     return replace(photos, photos=kept, notes=(*photos.notes, note))
+
+
+def _read(path: Path) -> list[_Correction]:
+    table = read_table(path, ("path", "action"), ("value",))
+    return [
+        _Correction(row["path"] or "", row["action"] or "", row.get("value") or "", number)
+        for number, row in enumerate(table.iter_rows(named=True), start=1)
+    ]
+
+
+def relabelled(labels: Mapping[str, str], before: Path | None = None) -> str:
+    """The text of a file of corrections that gives photos to other classes.
+
+    Args:
+        labels: A photo's path to the class it is given to.
+        before: Corrections that were made already and are kept, but for the labels of these photos.
+
+    Raises:
+        DataError: `before` can't be read.
+    """
+    rows = [] if before is None else [(one.path, one.action, one.value) for one in _read(before)]
+    rows = [row for row in rows if row[1] != "relabel" or row[0] not in labels]
+    rows += [(path, "relabel", label) for path, label in labels.items()]
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([("path", "action", "value"), *rows])
+    return buffer.getvalue()
+
+
+def write_relabelled(path: Path, labels: Mapping[str, str], before: Path | None = None) -> None:
+    """Write a new file of corrections, see `relabelled`.
+
+    Raises:
+        DataError: there is a file of that name, it is no `.csv`, or `before` can't be read.
+    """
+    if path.suffix.lower() != ".csv":
+        raise DataError(f"Corrections are written as `.csv`, got `{path}`. Name it so.")
+    if path.exists():
+        raise DataError(f"`{path}` is there already. Name a new file, or remove that one first.")
+    text = relabelled(labels, before)
+    durable.make_folder(path.parent)
+    durable.replace(path, text.encode())
 
 
 def _apply(photo: Photo, actions: dict[str, str], label_of: dict[str, int]) -> Photo:

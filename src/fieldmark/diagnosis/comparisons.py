@@ -5,6 +5,8 @@ from collections import defaultdict
 from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
 from fieldmark.diagnosis.study_evidence import StudyEvidence, last_keys
 from fieldmark.errors import FieldmarkError
+from fieldmark.language import Said, Words, axis_words, settings_words
+from fieldmark.studies.answered import plain
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.design import Cell
 from fieldmark.studies.effects import study_spread
@@ -37,20 +39,21 @@ def best_is_luck(evidence: StudyEvidence) -> Seen:
     if verdict is None or len(evidence.answered) < 2:
         return unknown("not_recorded", key="answers photo by photo")
     luck = best_cell(evidence.answered, spread=study_spread(evidence.answered))
+    cells = {"best": _settings(best), "second": _settings(second)}
     numbers: dict[str, Number] = {
-        "best": _words(best),
-        "second": _words(second),
+        **{name: Words("en").word(each) for name, each in cells.items()},
         "lead_points": 100 * verdict.difference,
         "low_points": 100 * verdict.low,
         "high_points": 100 * verdict.high,
         "cells": luck.of,
         "luck_points": 100 * luck.optimism,
     }
-    return clear(**numbers) if verdict.answer == "real" else fires(**numbers)
+    seen = clear(**numbers) if verdict.answer == "real" else fires(**numbers)
+    return seen.in_words(**cells)
 
 
-def _words(cell: Cell) -> str:
-    return ", ".join(f"{name} {value}" for name, value in cell.points[0].items())
+def _settings(cell: Cell) -> tuple[Said, ...]:
+    return settings_words({name: plain(value) for name, value in cell.points[0].items()})
 
 
 @check(
@@ -79,7 +82,7 @@ def nuisance_not_tuned(evidence: StudyEvidence) -> Seen:
     if stages and all(stage.solver == "lbfgs" for stage in stages):
         return unknown("takes_no_steps", stage=stages[0].name)
     names = [axis.name for axis in varied]
-    return fires(axes=", ".join(names))
+    return fires(axes=", ".join(names)).in_words(axes=tuple(map(axis_words, names)))
 
 
 @check(

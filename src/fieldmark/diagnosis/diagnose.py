@@ -11,6 +11,7 @@ from fieldmark.diagnosis import (
     data,
     divergence,
     fit,
+    labels,
     schedule,
     search,
     stability,
@@ -42,6 +43,7 @@ RUN_CHECKS: tuple[Check[RunEvidence], ...] = (
 )
 STUDY_CHECKS: tuple[Check[StudyEvidence], ...] = (
     search.many_infeasible,
+    *labels.CHECKS,
     *comparisons.CHECKS,
     *search.CHECKS[1:],
 )

@@ -5,13 +5,17 @@ another language from templates with the same placeholders, and nothing is said 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
+
+from fieldmark.language import Said, Words, setting_words, settings_words
+from fieldmark.studies.mislabelled import Suspect
 
 Outcome = Literal["fires", "does not", "cannot tell"]
 Severity = Literal["problem", "warning", "note"]
 Number = float | int | str
+Worded = Said | str | tuple[Said | str, ...]
 Evidence = TypeVar("Evidence")
 
 SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
@@ -76,30 +80,27 @@ class Among:
         of_cells: Of so many cells that have a run to look at.
         runs: How many runs of those cells have it.
         of_runs: Of so many runs of the study.
-        settings: What these cells have in common, as `lr 10, 30`; empty where nothing.
+        common: What these cells have in common: axes, and their settings as `10, 30`.
         in_best: Whether the best cell is one of them.
         cell: Hash of the cell whose run's finding is told.
         example: The settings of that run.
         seed: Its seed.
-        label: What the check looks for.
     """
 
     cells: int
     of_cells: int
     runs: int
     of_runs: int
-    settings: str
+    common: Mapping[str, str]
     in_best: bool
     cell: str
-    example: str
+    example: Mapping[str, object]
     seed: int
-    label: str
 
     @property
-    def numbers(self) -> Mapping[str, Number]:
-        """What the templates of `AMONG` are filled with, `where` and `title` aside."""
-        names = ("cells", "of_cells", "runs", "of_runs", "settings", "example", "seed", "label")
-        return {name: getattr(self, name) for name in names}
+    def settings(self) -> str:
+        """What these cells have in common in one line, for programs; empty where nothing."""
+        return "; ".join(f"{axis} {values}" for axis, values in self.common.items())
 
     @property
     def is_elsewhere(self) -> bool:
@@ -111,11 +112,28 @@ class Among:
         """Which of the templates says where."""
         return "all" if self.cells == self.of_cells else "best" if self.in_best else "others"
 
-    def says(self, title: str) -> str:
-        """A run's title, and where in the study that is."""
-        settings = AMONG["settings"].format(settings=self.settings) if self.settings else ""
-        where = AMONG[self.where].format(**{**self.numbers, "settings": settings})
-        return AMONG["title"].format(**self.numbers, where=where, title=title)
+    def says(self, title: str, label: str, say: Words, templates: Mapping[str, str]) -> str:
+        """A run's title, and where in the study that is.
+
+        Args:
+            title: The run's.
+            label: What the check looks for.
+            say: The reader's language.
+            templates: Those of `AMONG` in it.
+        """
+        parts = [say(setting_words(axis, values)) for axis, values in self.common.items()]
+        common = templates["settings"].format(settings=say("list.semicolon").join(parts))
+        counts = {"cells": self.cells, "of_cells": self.of_cells}
+        where = templates[self.where].format(**counts, settings=common if parts else "")
+        return templates["title"].format(
+            runs=self.runs,
+            of_runs=self.of_runs,
+            example=say.join(settings_words(self.example)),
+            seed=self.seed,
+            label=label,
+            where=where,
+            title=title,
+        )
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,7 @@ class Finding:
         severity: How bad it is where it fires: a `problem` makes the run's numbers worse or
             wrong, a `warning` may, a `note` is good to know.
         numbers: What the outcome rests on; all placeholders of its texts are among them.
+        words: Of those numbers that are names or sentences, what the texts say in their place.
         place: Where it is seen, in a curve.
         title: One sentence with the numbers where it fires, else the check's label.
         cause: What is likely behind it; empty unless it fires, as are the two that follow.
@@ -138,6 +157,7 @@ class Finding:
         reason: Key in `REASONS` where it cannot tell.
         terms: Words of docs/vocabulary.md that its texts use.
         among: In which of a study's runs it is; None of a run's own, or of a study as a whole.
+        suspects: The photos it is about, most sure first, where it is about labels.
     """
 
     check: str
@@ -154,6 +174,8 @@ class Finding:
     reason: str = ""
     terms: tuple[str, ...] = ()
     among: Among | None = None
+    words: Mapping[str, Worded] = field(default_factory=dict)
+    suspects: tuple[Suspect, ...] = ()
 
     @property
     def is_elsewhere(self) -> bool:
@@ -169,6 +191,12 @@ class Seen:
     numbers: Mapping[str, Number] = field(default_factory=dict)
     place: Place | None = None
     reason: str = ""
+    words: Mapping[str, Worded] = field(default_factory=dict)
+    suspects: tuple[Suspect, ...] = ()
+
+    def in_words(self, **words: Worded) -> "Seen":
+        """With what the texts say in place of some numbers, in the reader's language."""
+        return replace(self, words=words)
 
 
 def fires(place: Place | None = None, /, **numbers: Number) -> Seen:
@@ -229,8 +257,10 @@ class Check(Generic[Evidence]):
         seen = self.look(evidence)
         there, texts = seen.outcome == "fires", self.texts
 
+        english = {name: Words("en").word(each) for name, each in seen.words.items()}
+
         def say(template: str) -> str:
-            return template.format(**seen.numbers)
+            return template.format(**{**seen.numbers, **english})
 
         why_not = {"fires": "", "does not": texts.otherwise}.get(seen.outcome)
         return Finding(
@@ -247,6 +277,8 @@ class Check(Generic[Evidence]):
             why_not=say(REASONS[seen.reason] if why_not is None else why_not),
             reason=seen.reason,
             terms=self.terms,
+            words=seen.words,
+            suspects=seen.suspects,
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from fieldmark.diagnosis.evidence import RunEvidence
 from fieldmark.diagnosis.finding import AMONG, Among, Check, Finding, Severity
+from fieldmark.language import Words
 from fieldmark.studies.answered import plain
 from fieldmark.studies.design import Cell
 from fieldmark.studies.run import Run
@@ -81,19 +82,18 @@ def _shared(
         of_cells=len(cells),
         runs=runs,
         of_runs=sum(map(len, cells.values())),
-        settings=_in_common(agree, cells),
+        common=_in_common(agree, cells),
         in_best=best in agree,
         cell=example.cell.hash,
-        example=", ".join(f"{k} {_listed([v])}" for k, v in _settings(example.cell).items()),
+        example=_settings(example.cell),
         seed=example.seed,
-        label=check.texts.label,
     )
     severity: Severity = "note" if among.is_elsewhere else finding.severity
     shown = among.in_best and example is cells[best][0]  # whose curves are looked at
     return replace(
         finding,
         severity=severity,
-        title=among.says(finding.title),
+        title=among.says(finding.title, check.texts.label, Words("en"), AMONG),
         advice=AMONG["advice"] if among.is_elsewhere else finding.advice,
         place=finding.place if shown else None,
         among=among,
@@ -104,17 +104,17 @@ def _settings(cell: Cell) -> dict[str, Any]:
     return {name: plain(value) for name, value in cell.points[0].items()}
 
 
-def _in_common(agree: Sequence[str], cells: Mapping[str, Sequence[Examined]]) -> str:
+def _in_common(agree: Sequence[str], cells: Mapping[str, Sequence[Examined]]) -> Mapping[str, str]:
     """The axes along which some cells have only a part of the settings there are."""
     of = {name: _settings(runs[0].cell) for name, runs in cells.items()}
     axes = next(iter(of.values()))
-    parts = []
+    found = {}
     for axis in axes:
         there = dict.fromkeys(settings[axis] for settings in of.values())
         mine = [value for value in there if value in {of[name][axis] for name in agree}]
         if len(mine) < len(there):
-            parts.append(f"{axis} {_listed(mine)}")
-    return "; ".join(parts)
+            found[axis] = _listed(mine)
+    return found
 
 
 def _listed(values: Sequence[Any]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from fieldmark.diagnosis.curve import Curve, fall_left, running_mean
 from fieldmark.diagnosis.evidence import RunEvidence, StageEvidence, any_stage, lacks
 from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
+from fieldmark.language import said
 from fieldmark.recipe import Stage
 
 STRAIGHT = 0.3, 0.6  # of its fall in the second half: 0.5 is a straight line; ours
@@ -311,11 +312,14 @@ def no_band_of_rates(run: RunEvidence) -> Seen:
         return unknown("not_rehearsed", recipe=run.recipe_name)
     for stage, test in tests.items():
         if not test.get("band"):
-            reason = test.get("reason") or "no clear fall"
+            reason = str(test.get("reason") or "no clear fall").rstrip(".")
             known = {name: test[name] for name in ("why", "rises") if test.get(name)}
             if rates := test.get("lr"):
                 known |= {"low": rates[0], "high": rates[-1]}
-            return fires(stage=stage, reason=str(reason).rstrip("."), **known)
+            seen = fires(stage=stage, reason=reason, **known)
+            if "why" not in known:  # an older rehearsal, whose reason is in English alone
+                return seen
+            return seen.in_words(reason=said(f"rehearsed.why.{known['why']}", **known))
     bands = ", ".join(f"{low:g} to {high:g}" for low, high in (t["band"] for t in tests.values()))
     return clear(tested=", ".join(tests), bands=bands)
 

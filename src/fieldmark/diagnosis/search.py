@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from fieldmark.diagnosis.finding import Check, Seen, check, clear, fires, unknown
 from fieldmark.diagnosis.study_evidence import StudyEvidence
+from fieldmark.language import axis_words
 from fieldmark.studies.space import Axis
 from fieldmark.studies.table import Summary
 
@@ -98,7 +99,9 @@ def best_at_the_edge(evidence: StudyEvidence) -> Seen:
         return short
     for axis, side, at in _edges(evidence, axes):
         if axis.space or _better_than_inside(evidence, axis):
-            return fires(axis=axis.name, best=at, side=side, next=_further(evidence, axis, side))
+            further = _further(evidence, axis, side)
+            seen = fires(axis=axis.name, best=at, side=side, next=further)
+            return seen.in_words(axis=axis_words(axis.name))
     return clear()
 
 
@@ -138,7 +141,9 @@ def decay_at_the_edge(evidence: StudyEvidence) -> Seen:
         return short
     for axis, side, at in _edges(evidence, axes):
         if _one_way(evidence, axis) and (axis.space or _better_than_inside(evidence, axis)):
-            return fires(axis=axis.name, best=at, side=side, next=_further(evidence, axis, side))
+            further = _further(evidence, axis, side)
+            seen = fires(axis=axis.name, best=at, side=side, next=further)
+            return seen.in_words(axis=axis_words(axis.name))
     return clear()
 
 
@@ -176,7 +181,8 @@ def rate_capped_by_divergence(evidence: StudyEvidence) -> Seen:
         at = best.points[0][axis.name]
         above = min((value for value in beside if value > at), default=None)
         if above is not None and beside[above].hash in failed:
-            return fires(axis=axis.name, best=at, above=above)
+            seen = fires(axis=axis.name, best=at, above=above)
+            return seen.in_words(axis=axis_words(axis.name))
     return clear()
 
 

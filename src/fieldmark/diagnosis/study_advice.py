@@ -36,6 +36,8 @@ def next_experiments_of_study(study: Study, findings: Sequence[Finding]) -> list
     each = sum(finished) / len(finished) if finished else None
     found: dict[str, Experiment] = {}
     for finding in findings:
+        if finding.suspects:
+            found["labels"] = _look_at_labels(study, finding)
         asked = _asked(study, finding) if finding.outcome == "fires" else None
         if asked is None:
             continue
@@ -44,6 +46,12 @@ def next_experiments_of_study(study: Study, findings: Sequence[Finding]) -> list
         one = Experiment(finding.check, command, seconds, finding.refuted_by)
         found.setdefault(asked.changes[0].partition("=")[0], one)  # the first says by how much
     return list(found.values())
+
+
+def _look_at_labels(study: Study, finding: Finding) -> Experiment:
+    folder = study.folder
+    words = ("fieldmark", "diagnose", str(folder), "--corrections", f"{folder}-labels.csv")
+    return Experiment(finding.check, shlex.join(words), None, finding.refuted_by)
 
 
 def _asked(study: Study, finding: Finding) -> Asked | None:

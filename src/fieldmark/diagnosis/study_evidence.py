@@ -9,6 +9,9 @@ from fieldmark.studies.answered import answered_cells, plain
 from fieldmark.studies.compare import compare
 from fieldmark.studies.design import Cell
 from fieldmark.studies.effects import AnsweredCell, study_spread
+from fieldmark.studies.judged import Judged
+from fieldmark.studies.mislabelled import judged_together
+from fieldmark.studies.run import Run
 from fieldmark.studies.space import Axis
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import Summary, summarize
@@ -38,6 +41,19 @@ class StudyEvidence:
     def answered(self) -> list[AnsweredCell]:
         """Cells with answers photo by photo."""
         return answered_cells(self.study)
+
+    @cached_property
+    def best_answers(self) -> Judged | None:
+        """What the best cell's runs say of each photo, mean over seeds; None where they don't."""
+        if not self.finished:
+            return None
+        results = self.study.results()
+        found = [results.get(slot.key) for slot in self.study.slots_of(self.finished[0][0])]
+        folders = [result.folder for result in found if result and result.status == "finished"]
+        try:
+            return judged_together([Run(folder) for folder in folders])
+        except FieldmarkError:
+            return None  # a run was moved or removed
 
     @property
     def axes(self) -> tuple[Axis, ...]:

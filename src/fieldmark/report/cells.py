@@ -10,7 +10,7 @@ from fieldmark.charts.forest import forest_data
 from fieldmark.charts.grid import Point, axis_data, heat_data
 from fieldmark.charts.rates import amount_data
 from fieldmark.errors import FieldmarkError
-from fieldmark.language import Said, axis_words, duration, metric_words, said
+from fieldmark.language import Said, axis_words, duration, metric_words, said, settings_words
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.page import CellRow, Cost, Effects, Expected, Fact, Figure, Grid
 from fieldmark.report.sentences import (
@@ -18,7 +18,6 @@ from fieldmark.report.sentences import (
     best_sentence,
     effect_sentence,
     guess_sentences,
-    settings_words,
 )
 from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain
 from fieldmark.studies.design import Cell

@@ -10,6 +10,7 @@ from fieldmark import durable
 from fieldmark.diagnosis.advice import next_experiments
 from fieldmark.diagnosis.diagnose import best_run, diagnose_run, diagnose_study, rest_of
 from fieldmark.diagnosis.evidence import REHEARSAL, read_rehearsal
+from fieldmark.diagnosis.labels import suspects_of
 from fieldmark.diagnosis.study_advice import next_experiments_of_study
 from fieldmark.errors import RecordError
 from fieldmark.language import Said, counted, duration, metric_words, said
@@ -84,7 +85,7 @@ def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
         sections += [
             curves_section(run, marks(findings)),
             *_some(findings),
-            *run_photos(run, may_show),
+            *run_photos(run, may_show, suspects_of(findings.fired)),
         ]
         sections.append(photo_check(run))
     sections += [study_cost(cells), _study_origin(study, run), expected_section(cells)]

@@ -1,6 +1,7 @@
-"""The sections on photos: look-alikes, the worst mistakes, the most uncertain."""
+"""The sections on photos: doubtful labels, look-alikes, the worst and the most uncertain."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,18 @@ from fieldmark.charts.calibration import calibration_data
 from fieldmark.charts.confusion import classes_data, matrix_data, pairs_data
 from fieldmark.language import said
 from fieldmark.report.looks import Looks
-from fieldmark.report.page import Figure, LookAlike, LookAlikes, Mistakes, Thumbnail, Uncertain
+from fieldmark.report.page import (
+    Figure,
+    Labels,
+    LookAlike,
+    LookAlikes,
+    Mistakes,
+    Thumbnail,
+    Uncertain,
+)
 from fieldmark.report.thumbnails import MayShow, find_photo, glow, thumbnail
 from fieldmark.studies.judged import MISTAKEN, PAIRS, PHOTOS, Judged, Pair
+from fieldmark.studies.mislabelled import Suspect
 
 
 class Album:
@@ -59,6 +69,21 @@ class Album:
         """Several."""
         return [self.photo(position) for position in positions]
 
+    def doubted(self, suspects: Sequence[Suspect]) -> list[Thumbnail]:
+        """Photos whose labels are likely wrong, with the likelier class in place of the guess."""
+        places = {name: position for position, name in enumerate(self.found.paths)}
+        return [
+            replace(
+                self.photo(places[one.path]),
+                truth=one.given,
+                guess=one.suggested,
+                confidence=one.probability,
+                looked=None,  # what is looked at here is the photo
+            )
+            for one in suspects
+            if one.path in places
+        ]
+
     def look_alike(self, pair: Pair) -> LookAlike:
         """Two classes with photos of both."""
         found = self.found
@@ -77,11 +102,16 @@ class Album:
         )
 
 
-def photo_sections(album: Album) -> list[LookAlikes | Mistakes | Uncertain]:
-    """All that the photos show."""
+PhotoSection = Labels | LookAlikes | Mistakes | Uncertain
+
+
+def photo_sections(album: Album, suspects: Sequence[Suspect] = ()) -> list[PhotoSection]:
+    """All that the photos show; of a study also whose labels are likely wrong."""
     found = album.found
     pairs = found.pairs()
-    sections: list[LookAlikes | Mistakes | Uncertain] = []
+    sections: list[PhotoSection] = []
+    if suspects:
+        sections.append(Labels(album.doubted(suspects[:PHOTOS]), len(suspects)))
     if pairs:
         listed = [(pair.a, pair.b, pair.a_as_b, pair.b_as_a) for pair in pairs]
         shown = [album.look_alike(pair) for pair in pairs[:PAIRS]]

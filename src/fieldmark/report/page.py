@@ -218,6 +218,15 @@ class Mistakes:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """The photos whose labels are likely wrong, most sure first, and how many there are in all."""
+
+    id: ClassVar[str] = "labels"
+    photos: Sequence[Thumbnail]
+    count: int
+
+
+@dataclass(frozen=True)
 class Uncertain:
     """The photos whose likeliest two classes lie closest together."""
 
@@ -298,6 +307,7 @@ Section = (
     | Findings
     | LookAlikes
     | Mistakes
+    | Labels
     | Uncertain
     | Rehearsed
     | PhotoCheck

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from fieldmark.charts.draw import FIXED, draw
-from fieldmark.diagnosis.finding import Among, Finding
+from fieldmark.diagnosis.finding import AMONG, Finding
 from fieldmark.language import LANGUAGES, Lang, Said, Words, axis_words, duration, metric_words
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.assets import asset
@@ -73,20 +73,11 @@ def finding_text(found: Finding, part: str, say: Words) -> str:
     if not english or not say.has(key):
         return english
     numbers = {name: say.term(value) for name, value in found.numbers.items()}
-    if why := found.numbers.get("why"):  # of a range test, whose reason is in English
-        numbers["reason"] = say(f"rehearsed.why.{why}", **found.numbers)
-    text = say(key, **numbers)
+    text = say(key, **{**numbers, **found.words})
     if found.among and part == "title":
-        return _among(found.among, found.check, text, say)
+        label = say(f"checks.{found.check}.label")
+        return found.among.says(text, label, say, {k: say.templates[f"among.{k}"] for k in AMONG})
     return say("among.advice") if found.is_elsewhere and part == "advice" else text
-
-
-def _among(among: Among, check: str, title: str, say: Words) -> str:
-    """The title of what a study's runs share, as `Among.says` has it."""
-    settings = say("among.settings", settings=among.settings) if among.settings else ""
-    where = say(f"among.{among.where}", **{**among.numbers, "settings": settings})
-    label = say(f"checks.{check}.label")
-    return say("among.title", **{**among.numbers, "label": label}, where=where, title=title)
 
 
 def policy(scripts: Mapping[str, str], style: str) -> str:

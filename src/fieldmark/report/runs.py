@@ -17,6 +17,7 @@ from fieldmark.report.looks import read_looks
 from fieldmark.report.page import Cost, Curves, Fact, Figure, Origin, PhotoCheck, Section
 from fieldmark.report.thumbnails import MayShow
 from fieldmark.studies.judged import judged
+from fieldmark.studies.mislabelled import Suspect
 from fieldmark.studies.run import Run
 from fieldmark.studies.trial import OUT_OF_FOLD
 
@@ -82,8 +83,10 @@ def recipe_of(run: Run) -> Recipe | None:
         return None  # such as a $NAME that is not set on this machine
 
 
-def run_photos(run: Run, may_show: MayShow | None = None) -> list[Section]:
-    """What the photos show."""
+def run_photos(
+    run: Run, may_show: MayShow | None = None, suspects: Sequence[Suspect] = ()
+) -> list[Section]:
+    """What the photos show, those first whose labels are likely wrong."""
     found = judged(run)
     if found is None:
         return []
@@ -91,7 +94,7 @@ def run_photos(run: Run, may_show: MayShow | None = None) -> list[Section]:
     folder = Path(recipe.data.folder) if recipe else None
     view = dict(run.manifest.get("view", {}))
     album = Album(found, folder, view, read_looks(run), may_show)
-    return list(photo_sections(album))
+    return list(photo_sections(album, suspects))
 
 
 def photo_check(run: Run) -> PhotoCheck:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fieldmark.language import Said, axis_words, said
+from fieldmark.language import Said, axis_words, said, setting_words, settings_words
 from fieldmark.studies.effects import Effect, Interaction, Setting
 from fieldmark.studies.selection import Best
 from fieldmark.studies.table import Guess
@@ -11,7 +11,7 @@ from fieldmark.studies.verdict import Needs, Verdict
 
 def effect_sentence(effect: Effect) -> Said:
     """What `Effect.describe` says."""
-    a, b = (_setting(effect.axis, level) for level in (effect.a, effect.b))
+    a, b = (setting_words(effect.axis, level) for level in (effect.a, effect.b))
     found = verdict_sentence(effect.verdict, a, b)
     if not effect.depends_on:
         return found
@@ -104,15 +104,6 @@ def axis_answer(axis: str, effects: Sequence[Effect]) -> Said:
     if all(effect.verdict.answer == "noise" for effect in effects):
         return said("answer.noise", axis=axis_words(axis), care=100 * effects[0].verdict.care)
     return said("answer.cannot_tell", axis=axis_words(axis))
-
-
-def settings_words(settings: Mapping[str, object]) -> tuple[Said, ...]:
-    """Axes and their settings, one after the other."""
-    return tuple(_setting(name, value) for name, value in settings.items())
-
-
-def _setting(axis: str, value: object) -> Said:
-    return said("list.setting", axis=axis_words(axis), value=str(value))
 
 
 def _all(names: Sequence[str]) -> Said | str:

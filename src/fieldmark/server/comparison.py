@@ -5,10 +5,10 @@ from pathlib import Path
 
 from fieldmark.charts.forest import forest_data
 from fieldmark.errors import RecordError, SettingError
-from fieldmark.language import Words, said
+from fieldmark.language import Words, said, settings_words
 from fieldmark.report.page import Figure
 from fieldmark.report.runs import curves_section
-from fieldmark.report.sentences import settings_words, verdict_sentence
+from fieldmark.report.sentences import verdict_sentence
 from fieldmark.server.sections import Choice, Choices, Comparison
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.catalog import CELLS, Seen

@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from fieldmark import durable
-from fieldmark.language import Said, Words
+from fieldmark.language import Said, Words, settings_words
 from fieldmark.report.content import overview, run_page, study_page
 from fieldmark.report.page import Kind, Page
-from fieldmark.report.sentences import settings_words
 from fieldmark.server.comparison import choices, comparison
 from fieldmark.server.feed import Feed
 from fieldmark.server.sections import (

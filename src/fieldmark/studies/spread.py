@@ -55,7 +55,8 @@ class Part:
         variance: Of the estimate.
         df: Degrees of freedom the variance was estimated with.
         noise: How much of a seed part more photos would take away.
-        pooled: Whether it was estimated on other trials as well, so more seeds give no more df.
+        pooled: Whether it was estimated on other trials as well, so more seeds give no more df, and
+            all of a study's comparisons share its chance.
     """
 
     source: Literal["photos", "seeds", "folds"]
@@ -63,6 +64,13 @@ class Part:
     df: float
     noise: float = 0.0
     pooled: bool = False
+
+    @property
+    def least(self) -> float:
+        """What of its variance is sure: of a pooled seed part the noise, however it came out."""
+        if self.source == "photos":
+            return self.variance
+        return self.noise if self.pooled else 0.0
 
     def with_more(self, *, seeds: float = 1, photos: float = 1) -> Self:
         """What it would be with so many times the seeds and photos."""
@@ -73,7 +81,7 @@ class Part:
         noise = min(self.noise, self.variance)
         variance = (self.variance - noise + noise / photos) / seeds
         df = self.df if self.pooled else (self.df + 1) * seeds - 1
-        return replace(self, variance=variance, df=df)
+        return replace(self, variance=variance, df=df, noise=self.noise / photos / seeds)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,8 @@ class Estimate:
         upper = 1 - float(ndtr(-z))
         terms = [(float(stdtrit(p.df, upper) / z) ** 2 * p.variance, p.df) for p in self.parts]
         df = sum(a for a, _ in terms) ** 2 / sum(a**2 / df for a, df in terms)
-        return float(stdtrit(df, upper)) * self.error
+        least = z * float(np.sqrt(sum(part.least for part in self.parts)))
+        return max(float(stdtrit(df, upper)) * self.error, least)
 
 
 def pooled_spread(recipes: Sequence[Answers]) -> SeedSpread:
