@@ -25,7 +25,7 @@ LAYERS = tuple(
         *("hub", "weights", "cut", "backbone", "activation", "hashing", "operators", "spectrum"),
         "dropout",
         *("bilinear", "maclaurin", "gram", "cross_gram", "positions", "sketch", "pooling", "model"),
-        "depthwise",
+        *("together", "depthwise"),
     )
 )
 DATA = tuple(

@@ -9,6 +9,7 @@ from fieldmark.build import Task, build
 from fieldmark.checked_yaml import check_text
 from fieldmark.forecast import Forecast, _alive, forecast
 from fieldmark.network import POOLING_OPTIONS
+from fieldmark.predict import EVAL_BATCH
 from fieldmark.recipe import Recipe
 
 RECIPE = """\
@@ -61,15 +62,27 @@ def test_features_are_those_of_train_and_val(photos: Path):
     assert forecast(task, task.recipe.stages[1]).features == 0
 
 
-def test_maps_that_are_kept_need_neither_backbone_nor_photos(photos: Path):
+def test_with_maps_at_hand_only_the_photos_looked_at_in_the_end_are_seen(photos: Path):
     task = make(photos)
+    stage = task.recipe.stages[0]
+    cold, warm = (forecast(task, stage, kept=kept) for kept in (False, True))
+    with torch.no_grad():
+        a_map = task.model.backbone(torch.zeros(1, 3, 64, 64)).nbytes
+    collected = 3 * a_map * (len(task.split.train) + len(task.split.val))
+    of_val = len(task.split.val) / EVAL_BATCH
+    assert 0 < of_val < 1
+    assert warm.evaluation == pytest.approx(of_val * (cold.evaluation - collected), rel=1e-6)
+    assert (warm.features, warm.step, warm.weights) == (cold.features, cold.step, cold.weights)
+    trained = task.recipe.stages[1]  # which sees photos all the same
+    assert forecast(task, trained, kept=True) == forecast(task, trained)
+
+
+def test_without_val_no_photo_goes_through_the_backbone_once_maps_are_kept(photos: Path):
+    task = make(photos, "data.val_fraction=0")
     cold, warm = (forecast(task, task.recipe.stages[0], kept=kept) for kept in (False, True))
     backbone = sum(t.nbytes for t in task.model.backbone.state_dict().values())
     assert cold.weights - warm.weights == pytest.approx(backbone, rel=0.01)
-    assert warm.evaluation < cold.evaluation / 2
-    assert (warm.features, warm.step) == (cold.features, cold.step)
-    trained = task.recipe.stages[1]  # which sees photos all the same
-    assert forecast(task, trained, kept=True) == forecast(task, trained)
+    assert warm.evaluation == 0
 
 
 def test_no_more_maps_are_collected_than_there_are(photos: Path, monkeypatch: pytest.MonkeyPatch):

@@ -220,10 +220,9 @@ class Pass:
 def own_memory() -> int:
     """Bytes this process has to itself now: what files it maps can be given back."""
     try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        found = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
-        return int(found["RssAnon"][0]) * 1024
-    except (OSError, KeyError, ValueError):
+        _, resident, shared, *_ = Path("/proc/self/statm").read_bytes().split()
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
         return 300 << 20  # torch and what it needs, on the systems it was seen on
 
 

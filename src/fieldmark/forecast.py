@@ -89,7 +89,8 @@ def forecast(task: Task, stage: Stage, *, kept: bool = False) -> Forecast | None
     Args:
         task: with the model as the stage begins.
         stage: one of the recipe's.
-        kept: whether the frozen backbone's maps are there, so that no photo goes through it.
+        kept: whether the frozen backbone's maps are there, so that photos go through it only where
+            it is seen where the model looked: in a few of `val`, when all is done.
     """
     plan = parameter_plan(task.model, stage.train)
     model = copy.deepcopy(task.model)
@@ -105,13 +106,15 @@ def forecast(task: Task, stage: Stage, *, kept: bool = False) -> Forecast | None
     photo = int(_IN_FLIGHT * 3 * 4 * side**2)
     step = look.step + (0 if look.row else stage.batch_size * photo)
     moved = 4 * sum(group.count for group in plan.trained)
-    through = int(_SCATTERED * (look.evaluation + EVAL_BATCH * photo))
-    through += _SHARDS * min(SHARD_BYTES, look.map * photos) if look.row else 0
     reads_maps = kept and look.row > 0
+    seen = min(EVAL_BATCH, len(task.split.val)) if reads_maps else EVAL_BATCH  # at once
+    evaluation = int(_SCATTERED * seen * (look.evaluation / EVAL_BATCH + photo))
+    if look.row and not kept:
+        evaluation += _SHARDS * min(SHARD_BYTES, look.map * photos)
     return Forecast(
         step=int(_SCATTERED * step),
-        evaluation=int(_SCATTERED * look.pooling) if reads_maps else through,
-        weights=best + (0 if reads_maps else eyes) + _copies(stage) * moved,
+        evaluation=evaluation,
+        weights=best + (eyes if seen else 0) + _copies(stage) * moved,
         features=min(look.row * rows, most_bytes()),  # the others are memory-mapped
     )
 
@@ -128,7 +131,6 @@ class _Look:
     map: int
     step: int
     evaluation: int
-    pooling: int
 
 
 def _look(model: Model, batch: int, side: int, dtype: torch.dtype) -> _Look:
@@ -143,14 +145,12 @@ def _look(model: Model, batch: int, side: int, dtype: torch.dtype) -> _Look:
         evaluation = _alive(lambda: network(EVAL_BATCH))
     if len(prefix) == 0:
         step = _alive(lambda: torch.autograd.backward(network(batch).sum()))
-        return _Look(0, 0, step, evaluation, 0)
+        return _Look(0, 0, step, evaluation)
     with torch.no_grad():
-        images = torch.empty(max(batch, EVAL_BATCH), 3, side, side, dtype=dtype, device="meta")
-        maps = prefix[0](images)
-        pooling = _alive(lambda: prefix[1:](maps[:EVAL_BATCH].float()))
-        rows = prefix[1:](maps[:batch].float())
+        maps = prefix[0](torch.empty(batch, 3, side, side, dtype=dtype, device="meta"))
+        rows = prefix[1:](maps.float())
     step = _alive(lambda: torch.autograd.backward(suffix(rows).sum()))
-    return _Look(rows[0].nbytes, maps[0].nbytes, step, evaluation, pooling)
+    return _Look(rows[0].nbytes, maps[0].nbytes, step, evaluation)
 
 
 def _alive(compute: Callable[[], object]) -> int:

@@ -1,6 +1,7 @@
 """What a frozen backbone gives for photos: computed once, kept, and read again."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 
 import torch
@@ -11,6 +12,7 @@ from fieldmark.data.dataset import Photo, listed
 from fieldmark.data.loader import batches
 from fieldmark.errors import TrainingError
 from fieldmark.layers.backbone import frozen_copy
+from fieldmark.layers.together import seen_together
 from fieldmark.predict import EVAL_BATCH, frozen_maps
 from fieldmark.scratch import empty_rows
 from fieldmark.training.features import Compute, FeatureStore
@@ -62,9 +64,8 @@ def frozen_rows(
     for positions, maps in store.features(key, ids, compute):
         for start in range(0, len(positions), EVAL_BATCH):
             part = slice(start, start + EVAL_BATCH)
-            found = maps[part].float()
-            for place, network in enumerate(networks):
-                pooled = in_passes(network, found, passes)
+            seen = in_passes(partial(seen_together, networks), maps[part].float(), passes)
+            for place, pooled in enumerate(seen):
                 if not done and not start:
                     shape, held = (len(photos), *pooled.shape[1:]), sum(r.nbytes for r in rows)
                     rows[place] = empty_rows(shape, store.folder, held=held)

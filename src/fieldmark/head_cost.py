@@ -17,7 +17,7 @@ from fieldmark.exact_stage import TOLERANCE
 from fieldmark.head_order import MEASURED, Order, orders
 from fieldmark.head_run import Head, write_head
 from fieldmark.head_trials import loads, up_to_classifier
-from fieldmark.probe import Timed, time_network
+from fieldmark.probe import Timed, time_networks
 from fieldmark.scratch import most_bytes
 from fieldmark.studies.judged import MISTAKEN, PAIRS, PHOTOS
 from fieldmark.studies.trial import OUT_OF_FOLD
@@ -60,23 +60,27 @@ def add_looks(cost: Cost, shared: Pass, head: Head) -> None:
 
 def _add_training(cost: Cost, shared: Pass, heads: Sequence[Head]) -> list[list[list[Head]]]:
     """Add the features and steps of heads; the loads they come in."""
-    started = probe.clock()
     parts = list(loads(heads, len(shared.photos)))
-    networks = [up_to_classifier(shared.task, part[0].recipe) for load in parts for part in load]
-    cost.add("building", probe.clock() - started)
     for load in parts:
-        for _ in range(max(part[0].views for part in load)):
-            shared.look(cost)
-    pooled: dict[tuple[object, ...], Timed] = {}
-    for network, part in zip(networks, (part for load in parts for part in load), strict=True):
-        kind = part[0].features_key()[:-1]  # another seed takes as long
-        if kind not in pooled:
-            pooled[kind] = time_network(network, shared.maps)
-        cost.add(f"{shared.side}: pooling", pooled[kind], part[0].views * len(shared.photos))
+        _add_features(cost, shared, [part[0] for part in load])
     taken: dict[object, _OrderTime] = {}
     for load in parts:
         _add_load(cost, shared, load, taken)
     return parts
+
+
+def _add_features(cost: Cost, shared: Pass, heads: Sequence[Head]) -> None:
+    """Add what the features of one load take, of which each head sees others."""
+    started = probe.clock()
+    networks = [up_to_classifier(shared.task, head.recipe) for head in heads]
+    cost.add("building", probe.clock() - started)
+    pooled: dict[int, Timed] = {}  # by how many of them see a view
+    for number in range(max(head.views for head in heads)):
+        shared.look(cost)
+        wanting = [n for n, head in zip(networks, heads, strict=True) if head.views > number]
+        if len(wanting) not in pooled:
+            pooled[len(wanting)] = time_networks(wanting, shared.maps)
+        cost.add(f"{shared.side}: pooling", pooled[len(wanting)], len(shared.photos))
 
 
 @dataclass(frozen=True)

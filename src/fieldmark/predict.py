@@ -53,15 +53,14 @@ def frozen_maps(
     """
     passes, device = passes or Passes(), next(eyes.parameters()).device
 
-    def look(part: Tensor) -> Tensor:
-        maps: Tensor = eyes(view.normalize(part.to(device), dtype)).cpu()
-        return maps
+    def look(part: Tensor) -> list[Tensor]:
+        return [eyes(view.normalize(part.to(device), dtype)).cpu()]
 
     groups = batches(list(positions), EVAL_BATCH)
     loaded = load_batches(photos, view, groups, seed=0, epoch=number, workers=machine.cores())
     for batch in loaded:
         with torch.inference_mode():  # not around the yield: it would reach whoever iterates
-            maps = in_passes(look, batch.images, passes)
+            (maps,) = in_passes(look, batch.images, passes)
         yield batch.indices.tolist(), maps
 
 

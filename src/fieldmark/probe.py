@@ -21,6 +21,7 @@ from fieldmark.data.loader import BATCHES_AHEAD, batches, load_batches
 from fieldmark.inputs import PhotoInputs, sample_order, stage_loss, training_steps
 from fieldmark.layers.backbone import frozen_copy
 from fieldmark.layers.model import split_frozen
+from fieldmark.layers.together import seen_together
 from fieldmark.predict import EVAL_BATCH, evaluating
 from fieldmark.recipe import Stage
 from fieldmark.studies.run import RunWriter
@@ -108,17 +109,21 @@ def see_photos(task: Task, photos: Sequence[Photo]) -> Seen:
 
 
 @torch.no_grad()
-def time_network(network: nn.Module, maps: Tensor, tries: int = 3) -> Timed:
-    """Seconds a photo of what follows the backbone, on its maps, where it is and back."""
-    place = next((parameter.device for parameter in network.parameters()), maps.device)
+def time_networks(networks: Sequence[nn.Module], maps: Tensor, tries: int = 3) -> Timed:
+    """Seconds a photo of what follows the backbone, on its maps, where it is and back.
 
-    def compute() -> None:
-        network(maps.to(place, torch.float32)).to(maps.device)
+    Of several all together.
+    """
+    modules = nn.ModuleList(networks)
+    place = next((parameter.device for parameter in modules.parameters()), maps.device)
 
-    with evaluating(network):
-        compute()
-        times = (seconds(compute) for _ in range(tries))
-        return Timed(tuple(times)) / len(maps)
+    def see() -> None:
+        for seen in seen_together(networks, maps.to(place, torch.float32)):
+            seen.to(maps.device)
+
+    with evaluating(modules):
+        see()
+        return Timed(tuple(seconds(see) for _ in range(tries))) / len(maps)
 
 
 def seconds(compute: Callable[[], object]) -> float:
@@ -168,7 +173,9 @@ def time_stage(
             kept, decoded = _keep_resized(task, stage, seed, resized, Path(folder))
             steps = _time_photo_steps(task, stage, PhotoInputs(task, kept), seed)
         after = nn.Sequential(*task.model.chain()[1:])
-        judged = Timed(tuple(s + time_network(after, seen.maps).seconds for s in seen.photo.each))
+        judged = Timed(
+            tuple(s + time_networks([after], seen.maps).seconds for s in seen.photo.each)
+        )
         return StageTime(steps, judged, 0, Timed((0.0,)), decoded)
     task.model.cpu()  # a stage before may have trained it elsewhere
     pool = prefix[1:]
@@ -179,7 +186,7 @@ def time_stage(
     fed = ([batch] * stage.accumulate for _ in range(ROW_STEPS))
     steps = _time_steps(task, stage, suffix, fed, seed)
     return StageTime(
-        steps, time_network(suffix, rows), rows[0].nbytes, time_network(pool, seen.maps)
+        steps, time_networks([suffix], rows), rows[0].nbytes, time_networks([pool], seen.maps)
     )
 
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fieldmark.errors import TrainingError
@@ -223,19 +223,24 @@ def test_what_does_not_fit_is_taken_in_passes_bit_for_bit_as_accumulation(
 
 
 def test_a_pass_without_gradients_is_cut_until_it_fits():
+    def run(small: Small, batch: Tensor, passes: Passes) -> Tensor:
+        found, twice = in_passes(lambda part: (y := small(part), 2 * y), batch, passes)
+        assert torch.equal(twice, 2 * found)
+        return found
+
     told: list[str] = []
     model, passes = network().eval(), Passes(None, told.append)
     small, batch = Small(model, 2), samples(9).inputs
     for _ in range(2):  # the second time it is known
-        torch.testing.assert_close(in_passes(small, batch, passes), model(batch))
+        torch.testing.assert_close(run(small, batch, passes), model(batch))
     assert small.sizes == [9, 5, 3] + 2 * [2, 2, 2, 2, 1]
     assert told == ["  out of memory at 9 photos seen at once: now 2 at a time"]
     with pytest.warns(UserWarning, match="out of memory at 9 photos seen at once: now 2 at a time"):
-        in_passes(Small(model, 2), batch, Passes())
+        run(Small(model, 2), batch, Passes())
     with pytest.raises(TrainingError, match=r"single photo does not fit into memory .*image_size"):
-        in_passes(Small(model, 0), batch, Passes())
+        run(Small(model, 0), batch, Passes())
     with pytest.raises(RuntimeError, match="a defect"):
-        in_passes(Small(model, 0, RuntimeError("a defect")), batch, Passes())
+        run(Small(model, 0, RuntimeError("a defect")), batch, Passes())
 
 
 @pytest.mark.parametrize("error", [*ERRORS, ValueError("a defect")], ids=repr)

@@ -9,7 +9,7 @@ All products are written with `out=` or in place: torch leaves such calls out of
 they stay in the input's precision whatever surrounds them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,23 @@ def gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -
     return sketch
 
 
+def gram_sketches(x: Tensor, tables: Sequence[Tensor], sketch_dims: Sequence[int]) -> list[Tensor]:
+    """Several Tensor Sketches of one `G = X X^T`, without gradients: `(B, C, P)` to each `(B, D)`.
+
+    Args:
+        x: One map, contiguous.
+        tables: Signed bins of each, in the order of `fold_symmetric`.
+        sketch_dims: D of each.
+    """
+    sums = [x.new_zeros(len(x), 2 * D) for D in sketch_dims]
+
+    def add(share: slice) -> None:
+        _add_blocks(x[share], tables, [each[share] for each in sums])
+
+    share_samples(add, len(x), x.shape[1] ** 2 * x.shape[2])
+    return [each[:, :D] - each[:, D:] for each, D in zip(sums, sketch_dims, strict=True)]
+
+
 def groups(*maps: Tensor) -> Iterator[slice]:
     """Cut a batch into groups of samples, few enough to stay in the cache."""
     sample_bytes = sum(m[0].numel() * m.element_size() for m in maps)
@@ -61,17 +78,12 @@ def gather(signed: Tensor, bins: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("fieldmark::gram_sketch", mutates_args=())
-def _gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -> Tensor:
-    sketch = x.new_zeros(len(x), 2 * sketch_dim)
-
-    def add(share: slice) -> None:
-        _add_blocks(x[share], folded_bins, sketch[share])
-
-    share_samples(add, len(x), bins.numel() * x.shape[2])
-    return sketch[:, :sketch_dim] - sketch[:, sketch_dim:]
+# `bins` is what the backward needs.
+def _gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -> Tensor:  # noqa: ARG001
+    return gram_sketches(x, [folded_bins], [sketch_dim])[0]
 
 
-def _add_blocks(x: Tensor, folded_bins: Tensor, sketch: Tensor) -> None:
+def _add_blocks(x: Tensor, tables: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
     """Group by group and level by level: make a block of G, scatter it and its mirror."""
     _, C, P = x.shape
     for group in groups(x):
@@ -81,12 +93,13 @@ def _add_blocks(x: Tensor, folded_bins: Tensor, sketch: Tensor) -> None:
             if entries.stop is None:
                 rows = x[group].view(n * pairs, width, P)
                 torch.bmm(rows, rows.mT, out=block)
-                scatter(block.view(n, -1), folded_bins[0, entries], sketch[group])
-                continue
-            halves = x[group].view(n * pairs, 2, width, P)
-            torch.bmm(halves[:, 0], halves[:, 1].mT, out=block)
-            for row in folded_bins[:, entries]:
-                scatter(block.view(n, -1), row, sketch[group])
+            else:
+                halves = x[group].view(n * pairs, 2, width, P)
+                torch.bmm(halves[:, 0], halves[:, 1].mT, out=block)
+            for folded_bins, into in zip(tables, sums, strict=True):
+                mirrored = folded_bins[:1] if entries.stop is None else folded_bins
+                for row in mirrored[:, entries]:
+                    scatter(block.view(n, -1), row, into[group])
 
 
 @torch.library.custom_op("fieldmark::gram_sketch_backward", mutates_args=())

@@ -11,7 +11,7 @@ agree to rounding:
     bags      the Gram matrix, each bin summed in a fixed order; for CUDA, where scatters race
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fieldmark.errors import WeightsError
 from fieldmark.layers.bilinear import gram, product, sum_into_bins
 from fieldmark.layers.cross_gram import cross_gram_sketch
-from fieldmark.layers.gram import gram_sketch
+from fieldmark.layers.gram import gram_sketch, gram_sketches
 from fieldmark.layers.hashing import (
     CountSketch,
     draw_index_hash,
@@ -91,6 +91,11 @@ class TensorSketch(nn.Module):
             return gram_sketch(x, self._bins, self._folded_bins, self.sketch_dim)
         return cross_gram_sketch(x, y, self._bins, self.sketch_dim)
 
+    def takes_gram(self, x: Tensor) -> bool:
+        """Whether `(B, C, P)` is sketched through its Gram matrix, which sketches may share."""
+        route = self.route or self._choose_route(x)
+        return self.pool and not self.two_maps and route == "gram"
+
     def _choose_route(self, x: Tensor) -> Route:
         # Nanoseconds a photo, forward and backward, fitted on one thread; only ratios matter. The
         # choice rests on sizes alone, so that grad mode and threads do not change the route.
@@ -134,6 +139,17 @@ class TensorSketch(nn.Module):
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._build_tables()
+
+
+def sketches_of(x: Tensor, sketches: Sequence[TensorSketch]) -> list[Tensor]:
+    """What sketches that take the Gram matrix make of one map, `(B, D)` each; no gradients.
+
+    Args:
+        x: The map, `(B, C, P)`.
+        sketches: Those whose `takes_gram` is true of it.
+    """
+    tables = [sketch._folded_bins for sketch in sketches]
+    return gram_sketches(x.contiguous(), tables, [sketch.sketch_dim for sketch in sketches])
 
 
 class RandomMaclaurin(nn.Module):

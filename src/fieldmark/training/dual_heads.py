@@ -65,7 +65,7 @@ class DualHeads(Heads):
         features, train = self.features, self.train
         H, K = self.bias.shape
         self._each = H // len(features)  # heads
-        self._among = torch.stack([kind.gram[train][:, train] for kind in features])  # (F, N, N)
+        self._among = self._grams(train)  # (F, N, N)
         # A and C as they are since `_passed` began.
         self._rows = torch.zeros(len(features), len(train), 2, self._each, K)
         nothing = torch.empty(0, dtype=torch.int64)
@@ -83,6 +83,12 @@ class DualHeads(Heads):
         logits = {key: rows @ weight.T for key, weight in weights.items()}
         return torch.stack([logits[id(head.weight)] for head in heads], 1)
 
+    def _grams(self, photos: Tensor) -> Tensor:
+        """Products of photos, as positions in `features`, with those trained on, (F, P, N)."""
+        # Many times as quick as gram[photos][:, train], which asks for every entry by itself.
+        chosen = (kind.gram.index_select(0, photos) for kind in self.features)
+        return torch.stack([rows.index_select(1, self.train) for rows in chosen])
+
     def foresee(self, steps: Sequence[Tensor], first: int) -> None:
         """Compute ahead what the sums as they are make of the samples of a few steps."""
         if self._ahead.taken < len(self._ahead.samples):
@@ -95,15 +101,14 @@ class DualHeads(Heads):
 
     def _look_at(self, samples: Tensor) -> None:
         self._settle()
-        grams = self._among[:, samples]  # (F, P, N)
+        grams = self._among.index_select(1, samples)  # (F, P, N)
         sums = self._product(grams)
-        self._ahead = _Ahead(samples, grams[:, :, samples], sums, torch.empty_like(sums))
+        self._ahead = _Ahead(samples, grams.index_select(2, samples), sums, torch.empty_like(sums))
 
     def logits(self, photos: Tensor) -> Tensor:
         """Logits (P, H, K) of photos, int64 (P,), as positions in `features`."""
         self._settle()
-        grams = torch.stack([kind.gram[photos][:, self.train] for kind in self.features])
-        return self._combined(self._product(grams), photos) + self.bias
+        return self._combined(self._product(self._grams(photos)), photos) + self.bias
 
     def weight(self, head: int) -> Tensor:
         """One head's weight, (K, D)."""

@@ -70,11 +70,13 @@ class Passes:
         self.say(f"  {line}" + (", and BatchNorm measures each alone" if norms else ""))
 
 
-def in_passes(compute: Callable[[Tensor], Tensor], batch: Tensor, passes: Passes) -> Tensor:
+def in_passes(
+    compute: Callable[[Tensor], Sequence[Tensor]], batch: Tensor, passes: Passes
+) -> list[Tensor]:
     """`compute(batch)` without gradients, in smaller passes where memory does not suffice for all.
 
     Args:
-        compute: (B, ...) to (B, ...), each sample by itself.
+        compute: (B, ...) to some (B, ...), each sample by itself.
         batch: (B, ...).
         passes: what is known so far, and who is told.
 
@@ -85,7 +87,8 @@ def in_passes(compute: Callable[[Tensor], Tensor], batch: Tensor, passes: Passes
     while True:
         size = min(passes.most or len(batch), len(batch))
         try:
-            found = torch.cat([compute(part) for part in torch.split(batch, size)])
+            seen = [compute(part) for part in torch.split(batch, size)]
+            found = [torch.cat(parts) for parts in zip(*seen, strict=True)]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
