@@ -130,7 +130,9 @@ def test_the_photos_are_listed_for_people_and_programs(labelled):
     suspects = look("wrong_labels", made).suspects
     first = suspects[0]
     said = " ".join(CliRunner().invoke(app, ["diagnose", str(made.folder)]).stdout.split())
-    assert f"{first.path}: given {first.given}, likelier {first.suggested} (label wrong with " in said
+    assert (
+        f"{first.path}: given {first.given}, likelier {first.suggested} (label wrong with " in said
+    )
     assert f"and {len(suspects) - 10} more: --corrections FILE" in said
     done = CliRunner().invoke(app, ["diagnose", str(made.folder), "--format", "json"])
     rows = {row["check"]: row for row in json.loads(done.stdout)}
