@@ -1,5 +1,6 @@
 """The rehearsals that checks are measured on plant and count as they say; so does the page."""
 
+import csv
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from curves.rehearsals import FAULTS, Rehearsed, _all_alike, _dealt_anew, _marke
 from curves.score import Rate
 from curves.settings import Setting
 from fieldmark.diagnosis.diagnose import RUN_CHECKS
-from gathered import PLANTED, asked
+from gathered import PLANTED, SHUFFLED, asked
+from gathered import Judged as JudgedStudy
 from rehearsal import NAMED_BY, REHEARSED, Judged, Score
 
 
@@ -139,3 +141,19 @@ def test_a_study_with_a_fault_has_it_whatever_its_axes_set(setting, monkeypatch,
     assert base.stages[0].weight_decay == 0.1
     assert [axis["key"] for axis in axes] == ["stages.head.lr"]
     assert asked(setting, "lr x 100")[1][0]["values"] == [30, 300, 3000, 9000]
+
+
+def test_a_study_about_labels_has_wrong_ones_in_train_alone(setting, monkeypatch, entries):
+    monkeypatch.setattr(Setting, "entries", lambda _: entries)
+    plain, axes = asked(setting, None)
+    shuffled, axes_then = asked(setting, SHUFFLED)
+    assert axes_then == axes
+    before, after = (
+        list(csv.DictReader(Path(one.data.lists["all"]).read_text().splitlines()))
+        for one in (plain, shuffled)
+    )
+    moved = [a for a, b in zip(before, after, strict=True) if a["label"] != b["label"]]
+    assert {row["split"] for row in moved} == {"train"}
+    assert len(moved) == round(0.4 * sum(row["split"] == "train" for row in before))
+    assert JudgedStudy("labels shuffled", 5, {"wrong_labels": "problem"}, {}).is_named
+    assert not JudgedStudy("labels shuffled", 5, {"val_above_train": "problem"}, {}).is_named
