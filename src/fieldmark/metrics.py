@@ -19,7 +19,7 @@ def log_softmax(logits: Logits) -> NDArray[np.float64]:
 
 def cross_entropies(logits: Logits, labels: Labels) -> NDArray[np.float64]:
     """Negative log-likelihood in nats of each of `labels` (N,) under `logits` (N, K), (N,)."""
-    return cast("NDArray[np.float64]", -log_softmax(logits)[np.arange(len(labels)), labels])
+    return -log_softmax(logits)[np.arange(len(labels)), labels]
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> float:

@@ -76,8 +76,7 @@ def rehearse(
             found["overfit"] = learn_by_heart(copy, numbers[0])
             found["blank"] = compare_with_blank(copy, numbers[0])
         for number in numbers:
-            name = recipe.stages[number].name
-            reporter.say(f"{name}: losses by learning rate, seed {seed}")
+            reporter.say(f"{recipe.stages[number].name}: losses by learning rate, seed {seed}")
             tests[number].append(try_rates(copy, number, reporter))
     found["range"] = {
         recipe.stages[n].name: read_stage(recipe, n, each, repeats) for n, repeats in tests.items()
@@ -145,7 +144,7 @@ def compare_with_blank(copy: Throwaway, number: int) -> Record | None:
             found[f"{name}_top1"] = top1(logits[-1], labels)
         except TrainingError as error:
             found |= {f"{name}_top1": 0.0, "reason": str(error)}
-    return found | (lead_in_loss(*logits, labels) if len(logits) == 2 else {})
+    return found | (lead_in_loss(logits[0], logits[1], labels) if len(logits) == 2 else {})
 
 
 def lead_in_loss(

@@ -146,7 +146,8 @@ def photos_off_scale(run: RunEvidence) -> Seen:
 
 def on_scale(found: Mapping[str, Any]) -> bool:
     """Whether the numbers a rehearsal's network was fed are such as weights are trained on."""
-    return LEAST_SPREAD <= found["spread"] <= FAR_OFF and abs(found["mean"]) <= FAR_OFF
+    mean, spread = float(found["mean"]), float(found["spread"])
+    return LEAST_SPREAD <= spread <= FAR_OFF and abs(mean) <= FAR_OFF
 
 
 @check(
