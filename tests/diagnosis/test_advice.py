@@ -15,7 +15,7 @@ TIMES = {"stages": [{"name": "head", "seconds_preparing": 2.0, "seconds_training
 
 
 def finding(check: str, **numbers) -> Finding:
-    numbers = {"stage": "head", "cut": 12.4, "clip": 0.731} | numbers
+    numbers = {"stage": "head", "cut": 12.4, "clip": 0.731, "lower": 0.123} | numbers
     return Finding(check, "R0", "fires", "problem", numbers, None, "", "", "", "It is refuted.")
 
 
@@ -47,6 +47,7 @@ def test_every_command_makes_a_recipe_that_is_changed(check, record, well):
             32,
         ),
         ("diverged_midway", ["stages.head.clip_norm=0.73"], 32),
+        ("rate_far_above_range", ["stages.head.lr=0.12"], 32),
         ("too_short", ["stages.head.length=60 epochs"], 62),
         ("too_long", ["stages.head.length=12 epochs"], 14),
         ("decayed_too_early", ["stages.head.schedule=cosine"], 32),
