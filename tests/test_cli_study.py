@@ -71,7 +71,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     for arguments, kind, message in (
         ([str(a), str(other)], RecordError, "no predictions of a split they share"),
         ([str(a), str(a), "--care", "0"], SettingError, "between 0 and 100, got 0"),
-        ([str(a), str(tmp_path / "nowhere")], RecordError, "is no run and holds none"),
+        ([str(a), str(tmp_path / "nowhere")], RecordError, "is no run: there is no such folder"),
     ):
         done = runner.invoke(app, ["compare", *arguments])
         assert isinstance(done.exception, kind)

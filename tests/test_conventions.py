@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fieldmark
+from fieldmark.shipped import recipe_names
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -48,7 +49,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={"COLUMNS": "100", "PATH": ""},
+        env={"COLUMNS": "100", "PATH": "", "PYTHONPATH": str(ROOT / "src")},
     )
 
 
@@ -88,6 +89,17 @@ def test_a_mistake_is_one_message_and_no_traceback(arguments: tuple[str, ...], m
     assert "Traceback" not in found.stderr
     assert found.stderr.startswith("Error: ")
     assert message in " ".join(found.stderr.split())
+
+
+def test_the_version_is_told():
+    assert run("--version").stdout == f"fieldmark {fieldmark.__version__}\n"
+
+
+@pytest.mark.parametrize("how", ["table", "json", "csv"])
+def test_all_recipes_are_listed_where_nothing_they_name_is_there(how: str):
+    found = run("recipes", "--format", how)  # without a single variable of the environment
+    assert found.returncode == 0, found.stderr
+    assert [name for name in recipe_names() if name not in found.stdout] == []
 
 
 def test_debug_shows_the_traceback():

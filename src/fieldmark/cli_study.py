@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fieldmark.terminal import Format, console, example
+from fieldmark.terminal import Format, console, example, interruptible
 
 study_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
@@ -45,10 +45,11 @@ def study_run(
     ] = None,
 ) -> None:
     """Run what a study lacks, and say what it found."""
-    from fieldmark.questions import executor_of, run
+    with interruptible(lambda: "Finished runs are kept; the same command again goes on."):
+        from fieldmark.questions import executor_of, run
 
-    chosen = executor_of(executor, workers, address)
-    run(console, name, overrides or [], out, chosen, retry=retry)
+        chosen = executor_of(executor, workers, address)
+        run(console, name, overrides or [], out, chosen, retry=retry)
 
 
 @study_app.command("show", epilog=example("fieldmark study show studies/weight-decay"))

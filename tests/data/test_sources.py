@@ -48,7 +48,7 @@ def test_train_val_and_test_trees_are_an_official_split(tmp_path: Path) -> None:
         ("train/ani/1.jpg", "ani", "train", None),
         ("train/wren/2.jpg", "wren", "train", None),
     ]
-    assert photos.ignored == 3
+    assert len(photos.ignored) == 3
 
 
 @pytest.mark.parametrize(
