@@ -11,13 +11,15 @@ from rich.text import Text
 from fieldmark import __version__, machine
 from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
+from fieldmark.cli_keys import keys
 from fieldmark.cli_look import evaluate, predict
 from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_report import report
 from fieldmark.cli_serve import serve, watch
+from fieldmark.cli_shipped import recipes
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.cli_train import train, train_by_name, train_recipe
-from fieldmark.errors import FieldmarkError, RecipeError, SettingError
+from fieldmark.errors import FieldmarkError, SettingError
 from fieldmark.terminal import Format, console, errors, example, next_folder
 
 TUNE, LOOK, DATA = "Tune a classifier", "Look at results", "Data and recipes"
@@ -151,26 +153,10 @@ def inspect(
     console.print(f"Wrote {out}", highlight=False)
 
 
-@app.command(rich_help_panel=DATA, epilog=example("fieldmark recipes toy --copy my-recipe.yaml"))
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None,
-    copy: Annotated[Path | None, typer.Option(help="Write it to a new file instead.")] = None,
-    how: Annotated[Format, typer.Option("--format", help="How to print the list.")] = "table",
-) -> None:
-    """List the shipped recipes, print one, or copy it to be changed."""
-    from fieldmark.shipped import recipe_text
-
-    if name is None:
-        _list_recipes(how)
-    elif copy is None:
-        console.out(recipe_text(name), end="", highlight=False)
-    else:
-        from fieldmark import durable
-
-        if copy.exists():
-            raise RecipeError(f"{copy} exists and is not overwritten. Give another name.")
-        durable.replace(copy, recipe_text(name).encode())
-        console.print(f"Wrote {copy}. Train it with: fieldmark train {copy}", highlight=False)
+app.command(rich_help_panel=DATA, epilog=example("fieldmark recipes toy --copy my-recipe.yaml"))(
+    recipes
+)
+app.command(rich_help_panel=DATA, epilog=example("fieldmark keys recipe stages"))(keys)
 
 
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark toy toy-birds --per-class 40"))
@@ -186,29 +172,6 @@ def toy(
 
     write_toy(folder, per_class=per_class, size=size, difficulty=difficulty, seed=seed)
     console.print(f"Drew {folder}. Train on it with: fieldmark train toy data.folder={folder}")
-
-
-def _list_recipes(how: Format) -> None:
-    from fieldmark.shipped import recipe_names, recipe_summary
-    from fieldmark.terminal import listing
-
-    rows = []
-    for name in recipe_names():
-        about, told = recipe_summary(name)
-        rows.append(
-            {
-                "recipe": name,
-                "what for": about,
-                "result": f"{told.metric} {told.value:.1%} ± {told.spread:.1%}" if told else "",
-                "time": f"{told.seconds:.0f} s on {told.hardware}" if told else "",
-                "command": told.command if told else f"fieldmark train {name}",
-            }
-        )
-    if how == "table":  # a command broken over lines can't be copied
-        rows = [{key: value for key, value in row.items() if key != "command"} for row in rows]
-    listing(console, rows, title="Shipped recipes", how=how)
-    if how == "table":
-        console.print("Print one: fieldmark recipes NAME\nTrain one: fieldmark train NAME")
 
 
 def main() -> None:

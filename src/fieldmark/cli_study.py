@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fieldmark.cli_shipped import study_list
 from fieldmark.terminal import Format, console, example, interruptible
 
 study_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -13,7 +14,14 @@ StudyName = Annotated[str, typer.Argument(help="A study file, or a shipped study
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set.")
 ]
-StudyFolder = Annotated[Path | None, typer.Option("--out", help="The study's folder.")]
+StudyFolder = Annotated[
+    Path | None, typer.Option("--out", help="The study's folder; studies/NAME unless given.")
+]
+
+
+study_app.command("list", epilog=example("fieldmark study list weight-decay --copy my-study.yaml"))(
+    study_list
+)
 
 
 @study_app.command("plan", epilog=example("fieldmark study plan weight-decay data.folder=photos"))

@@ -55,6 +55,12 @@ def recipe_summary(name: str) -> tuple[str, Expectation | None]:
     return content.get("about", ""), Expectation.model_validate(told) if told else None
 
 
+def study_questions() -> dict[str, str]:
+    """Name -> question of the shipped studies."""
+    reader = YAML(typ="safe", pure=True)
+    return {name: str(reader.load(study_text(name))["question"]) for name in study_names()}
+
+
 def demo_studies() -> dict[str, str]:
     """Name -> YAML text of what the demo asks, in that order."""
     folder = resources.files(__name__) / "demo"
