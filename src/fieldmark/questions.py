@@ -82,9 +82,14 @@ def _shared_split(runs: list[Path]) -> str:
     for split in PREFERRED:
         if all((run / "predictions" / f"{split}.parquet").is_file() for run in runs):
             return split
-    raise RecordError(
-        "These runs hold no predictions of a split they share. Run `fieldmark eval` on each."
-    )
+    held = {
+        run: sorted(file.stem for file in (run / "predictions").glob("*.parquet")) for run in runs
+    }
+    lines = [
+        f"{run}: {', '.join(splits) or 'none, it is not finished'}" for run, splits in held.items()
+    ]
+    told = "These runs hold no predictions of a split they share. Run `fieldmark eval` on each:"
+    raise RecordError("\n  ".join([told, *lines]))
 
 
 def executor_of(kind: Literal["local", "ray"], workers: int, address: str | None) -> Executor:
