@@ -3,6 +3,8 @@
 from typing import Annotated, Literal
 
 import typer
+from rich.padding import Padding
+from rich.text import Text
 
 from fieldmark.errors import SettingError
 from fieldmark.terminal import Format, console
@@ -32,8 +34,6 @@ def keys(
         return
     for row in rows:
         default = f", {row['default']} unless given" if row["default"] else ", must be given"
+        lines = [f"{row['takes']}{default}", " ".join(str(row["meaning"]).split())]
         console.print(f"[bold]{row['key']}[/bold]", highlight=False)
-        console.print(f"    {row['takes']}{default}", highlight=False, markup=False)
-        if row["meaning"]:
-            meaning = " ".join(str(row["meaning"]).split())
-            console.print(f"    {meaning}", highlight=False, markup=False)
+        console.print(Padding(Text("\n".join(lines)), (0, 0, 0, 4)))

@@ -48,7 +48,7 @@ def study_list(
     listing(console, rows, title="Shipped studies", how=how)
     if how == "table":
         console.print("Print one: fieldmark study list NAME")
-        console.print("Ask it:    fieldmark study run NAME data.folder=PHOTOS")
+        console.print("Ask it:    fieldmark study run NAME data.folder=PHOTOS", highlight=False)
 
 
 def _hand_out(text: str, copy: Path | None, advice: str) -> None:
@@ -83,4 +83,4 @@ def _list_recipes(how: Format) -> None:
     listing(console, rows, title="Shipped recipes", how=how)
     if how == "table":
         console.print("Print one: fieldmark recipes NAME")
-        console.print("Train it:  fieldmark train NAME data.folder=PHOTOS")
+        console.print("Train it:  fieldmark train NAME data.folder=PHOTOS", highlight=False)
