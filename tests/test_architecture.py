@@ -48,7 +48,17 @@ TRAINING = tuple(
 STUDIES = tuple(
     f"studies.{name}"
     for name in (
-        *("run", "onlooker", "trial", "answers", "spread", "verdict", "compare", "effects"),
+        *(
+            "folders",
+            "run",
+            "onlooker",
+            "trial",
+            "answers",
+            "spread",
+            "verdict",
+            "compare",
+            "effects",
+        ),
         "selection",
         "learning_curve",
         *("space", "sampler", "pruner", "design", "power", "lease", "results", "study", "control"),
@@ -114,9 +124,13 @@ L5 = (
         "study_looks",
         "questions",
         "demo",
+        "keys",
+        "cli_keys",
+        "cli_shipped",
         "cli_study",
         "cli_train",
         "cli_cache",
+        "cli_look",
         "cli_diagnose",
         "rehearsal_report",
         "cli_rehearse",
@@ -125,7 +139,7 @@ L5 = (
     *("server.access", "server.feed", "server.sections", "server.look", "server.comparison"),
     *("server.contents", "server.pages", "server.desk", "server.app", "server.serve"),
     *("watch", "cli_serve"),
-    *("cli", "__main__", "__init__"),
+    *("__init__", "cli", "__main__"),
 )
 
 BELOW = {  # what a room may import besides the files before it in the room

@@ -32,6 +32,12 @@ def _run(folder: Path, right: int, *, lr: float = 1, seed: int = 0, split: str =
     return folder
 
 
+def _begun(folder: Path) -> Path:
+    """A run that is not finished."""
+    RunWriter.create(folder, RECIPE % (0, 1), {"class_names": NAMES}).close()
+    return folder
+
+
 def _told(*arguments: str) -> str:
     done = CliRunner().invoke(app, ["compare", *arguments])
     assert done.exit_code == 0, done.output
@@ -70,8 +76,9 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     runner = CliRunner()
     for arguments, kind, message in (
         ([str(a), str(other)], RecordError, "no predictions of a split they share"),
+        ([str(a), str(_begun(tmp_path / "c"))], RecordError, "c: none, it is not finished"),
         ([str(a), str(a), "--care", "0"], SettingError, "between 0 and 100, got 0"),
-        ([str(a), str(tmp_path / "nowhere")], RecordError, "is no run and holds none"),
+        ([str(a), str(tmp_path / "nowhere")], RecordError, "is no run: there is no such folder"),
     ):
         done = runner.invoke(app, ["compare", *arguments])
         assert isinstance(done.exception, kind)

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 import fieldmark
+from fieldmark.shipped import recipe_names
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     *("demo", "train", "refit", "eval", "predict", "recipes", "inspect", "toy"),
-    *("diagnose", "rehearse", "report", "serve", "watch"),
+    *("diagnose", "rehearse", "report", "serve", "watch", "cache", "compare", "keys"),
+    *("study list", "study plan", "study run", "study show"),
 )
 
 
@@ -48,20 +50,20 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={"COLUMNS": "100", "PATH": ""},
+        env={"COLUMNS": "100", "PATH": "", "PYTHONPATH": str(ROOT / "src")},
     )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str):
-    found = run(command, "--help")
+    found = run(*command.split(), "--help")
     assert found.returncode == 0
     assert f"Example: fieldmark {command}" in found.stdout
 
 
 def test_help_lists_every_command():
     listed = run("--help").stdout
-    assert [command for command in COMMANDS if f" {command} " not in listed] == []
+    assert [command for command in COMMANDS if f" {command.split()[0]} " not in listed] == []
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,17 @@ def test_a_mistake_is_one_message_and_no_traceback(arguments: tuple[str, ...], m
     assert "Traceback" not in found.stderr
     assert found.stderr.startswith("Error: ")
     assert message in " ".join(found.stderr.split())
+
+
+def test_the_version_is_told():
+    assert run("--version").stdout == f"fieldmark {fieldmark.__version__}\n"
+
+
+@pytest.mark.parametrize("how", ["table", "json", "csv"])
+def test_all_recipes_are_listed_where_nothing_they_name_is_there(how: str):
+    found = run("recipes", "--format", how)  # without a single variable of the environment
+    assert found.returncode == 0, found.stderr
+    assert [name for name in recipe_names() if name not in found.stdout] == []
 
 
 def test_debug_shows_the_traceback():

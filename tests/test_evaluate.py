@@ -54,6 +54,26 @@ def test_predictions_come_a_batch_at_a_time_and_leave_torch_as_it_was(
         list(stream)
 
 
+@pytest.mark.parametrize("bad", [{0}, {3}, {5}, {1, 2, 4}, set(range(6))])
+def test_photos_that_cannot_be_read_are_told_and_left_out(
+    finished: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: set[int]
+):
+    monkeypatch.setattr(predict, "EVAL_BATCH", 2)
+    wanted = sorted(photos.rglob("*.png"))[:6]
+    given = [tmp_path / f"{n}.jpg" if n in bad else path for n, path in enumerate(wanted)]
+    for number in bad:
+        given[number].write_text("no photo")
+    refused: list[DataError] = []
+    predictor = Predictor(str(finished.folder))
+    found = list(predictor.predict(list(map(str, given)), top=1, unreadable=refused.append))
+    good = [path for number, path in enumerate(wanted) if number not in bad]
+    assert [one.path for one in found] == good
+    assert [one.classes for one in found] == [one.classes for one in predictor.predict(good, 1)]
+    assert len(refused) == len(bad)
+    for number, error in zip(sorted(bad), refused, strict=True):
+        assert f"{number}.jpg` can't be read as a photo" in str(error)
+
+
 def test_weights_that_do_not_fit_are_named(finished: Run, tmp_path: Path):
     for path in finished.folder.iterdir():
         if path.is_file():
@@ -72,11 +92,21 @@ def test_photos_are_found_in_folders_and_by_name(photos: Path):
     ]
 
 
+def test_what_is_hidden_is_passed_over_as_in_training(photos: Path, tmp_path: Path):
+    photo = (photos / "teal" / "00.png").read_bytes()
+    for name in ("a/1.png", "a/._1.png", ".thumbs/2.png", "__MACOSX/3.png", "b/c/4.PNG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo)
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert find_photos([tmp_path]) == [tmp_path / "a" / "1.png", tmp_path / "b" / "c" / "4.PNG"]
+    assert find_photos([tmp_path / "a" / "._1.png"]) == [tmp_path / "a" / "._1.png"]  # by name
+
+
 def test_no_photo_and_no_path_are_told(tmp_path: Path):
     with pytest.raises(Exception, match="There is no file or folder"):
         find_photos([tmp_path / "none"])
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(Exception, match=r"No photo in .*these are read: .*\.jpg"):
+    with pytest.raises(Exception, match=r"No photo in .*these are read: .*\.jpg.*[Hh]idden"):
         find_photos([tmp_path])
 
 
@@ -110,6 +140,8 @@ def test_a_refit_trains_on_train_and_val_together(finished: Run, tmp_path: Path)
 def test_only_a_finished_run_is_measured_or_trained_anew(finished: Run, tmp_path: Path):
     begun = RunWriter.create(tmp_path / "a", finished.recipe_text, {"class_names": ["a", "b"]})
     begun.close()
-    for ask in (evaluate_run, refit_recipe):
-        with pytest.raises(RecordError, match=r"/a is running; finish it with --resume first\."):
+    for ask in (evaluate_run, refit_recipe, Predictor):
+        with pytest.raises(
+            RecordError, match=r"/a` is not finished, it is running.*fieldmark train --resume .*/a"
+        ):
             ask(tmp_path / "a")

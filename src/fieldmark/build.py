@@ -230,8 +230,9 @@ def _check_boxes(task: Task) -> None:
 
 
 def _notes(photos: PhotoSet, split: Split) -> tuple[str, ...]:
-    ignored = [f"{photos.ignored} file(s) are no photos of a class"] if photos.ignored else []
-    return (*photos.notes, *ignored, *split.notes)
+    others = photos.ignored
+    told = f"{len(others)} file(s) are no photos of a class: {listed(others)}"
+    return (*photos.notes, *([told] if others else []), *split.notes)
 
 
 def _stop_for(audit: Audit, may_be_skipped: Set[str]) -> None:

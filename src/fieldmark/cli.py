@@ -3,22 +3,24 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
-from fieldmark import machine
+from fieldmark import __version__, machine
 from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
+from fieldmark.cli_keys import keys
+from fieldmark.cli_look import evaluate, predict
 from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_report import report
 from fieldmark.cli_serve import serve, watch
+from fieldmark.cli_shipped import recipes
 from fieldmark.cli_study import Overrides, study_app
 from fieldmark.cli_train import train, train_by_name, train_recipe
-from fieldmark.errors import FieldmarkError, RecipeError, SettingError
-from fieldmark.terminal import Format, console, example, next_folder
+from fieldmark.errors import FieldmarkError, SettingError
+from fieldmark.terminal import Format, console, errors, example, next_folder
 
 TUNE, LOOK, DATA = "Tune a classifier", "Look at results", "Data and recipes"
 
@@ -33,13 +35,22 @@ app = typer.Typer(
 )
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        console.print(f"fieldmark {__version__}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Say which.")
+    ] = False,
 ) -> None:
     """Tune image classifiers that must tell look-alikes apart."""
-    del debug  # read in `main`, which sees every way a command can end
+    del debug, version  # read in `main`, which sees every way a command can end
     command = context.invoked_subcommand
     if command != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
         raise SettingError(f"Only `train` runs in several processes; start `{command}` without.")
@@ -66,50 +77,12 @@ app.command(
 )(train)
 
 
-@app.command(rich_help_panel=LOOK, epilog=example("fieldmark predict runs/toy-1 photo.jpg --top 3"))
-def predict(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
-    how: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
-) -> None:
-    """Name the likeliest classes of photos."""
-    from fieldmark.predict import Predictor, find_photos
-    from fieldmark.terminal import listing
-
-    rows: list[dict[str, object]] = []
-    for found in Predictor(run).predict(find_photos(photos), top):
-        row: dict[str, object] = {"photo": str(found.path)}
-        for rank, (name, share) in enumerate(zip(found.classes, found.probabilities, strict=True)):
-            row[f"class {rank + 1}"] = name
-            row[f"probability {rank + 1}"] = f"{share:.1%}" if how == "table" else share
-        rows.append(row)
-    listing(console, rows, title=f"What {run} sees", how=how)
-
-
-@app.command(name="eval", rich_help_panel=LOOK, epilog=example("fieldmark eval runs/toy-1"))
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    split: Annotated[str, typer.Option(help="val, minitrain, train or test.")] = "val",
-    open_test: Annotated[
-        bool, typer.Option("--open-test", help="Needed to measure on test. Counted.")
-    ] = False,
-    how: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
-) -> None:
-    """Measure a finished run on one of its splits."""
-    if split not in {"val", "minitrain", "train", "test"}:
-        raise SettingError(f"--split must be val, minitrain, train or test, got {split}.")
-    from fieldmark.evaluate import evaluate_run
-    from fieldmark.terminal import listing
-
-    found = evaluate_run(run, cast("Any", split), open_test=open_test)
-    shown = {
-        key: f"{value:.4f}" if key == "loss" else f"{value:.1%}" for key, value in found.items()
-    }
-    row: dict[str, object] = {"run": str(run), "split": split}
-    listing(console, [row | (shown if how == "table" else found)], title="Evaluation", how=how)
-
-
+app.command(rich_help_panel=LOOK, epilog=example("fieldmark predict runs/toy-1 photo.jpg --top 3"))(
+    predict
+)
+app.command(name="eval", rich_help_panel=LOOK, epilog=example("fieldmark eval runs/toy-1"))(
+    evaluate
+)
 app.command(rich_help_panel=TUNE, epilog=example("fieldmark rehearse toy data.folder=photos"))(
     rehearse
 )
@@ -171,30 +144,19 @@ def inspect(
     from fieldmark.build import build
     from fieldmark.contact_sheet import save_contact_sheet
 
-    save_contact_sheet(build(found), out)
+    task = build(found)
+    save_contact_sheet(task, out)
+    from fieldmark.charts.picture import missing_fonts
+
+    for warning in missing_fonts("".join(task.photos.class_names)):
+        console.print(warning, highlight=False)
     console.print(f"Wrote {out}", highlight=False)
 
 
-@app.command(rich_help_panel=DATA, epilog=example("fieldmark recipes toy --copy my-recipe.yaml"))
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None,
-    copy: Annotated[Path | None, typer.Option(help="Write it to a new file instead.")] = None,
-    how: Annotated[Format, typer.Option("--format", help="How to print the list.")] = "table",
-) -> None:
-    """List the shipped recipes, print one, or copy it to be changed."""
-    from fieldmark.shipped import recipe_text
-
-    if name is None:
-        _list_recipes(how)
-    elif copy is None:
-        console.out(recipe_text(name), end="", highlight=False)
-    else:
-        from fieldmark import durable
-
-        if copy.exists():
-            raise RecipeError(f"{copy} exists and is not overwritten. Give another name.")
-        durable.replace(copy, recipe_text(name).encode())
-        console.print(f"Wrote {copy}. Train it with: fieldmark train {copy}", highlight=False)
+app.command(rich_help_panel=DATA, epilog=example("fieldmark recipes toy --copy my-recipe.yaml"))(
+    recipes
+)
+app.command(rich_help_panel=DATA, epilog=example("fieldmark keys recipe stages"))(keys)
 
 
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark toy toy-birds --per-class 40"))
@@ -212,28 +174,6 @@ def toy(
     console.print(f"Drew {folder}. Train on it with: fieldmark train toy data.folder={folder}")
 
 
-def _list_recipes(how: Format) -> None:
-    from fieldmark import checked_yaml
-    from fieldmark.recipe import Recipe
-    from fieldmark.shipped import recipe_names, recipe_text
-    from fieldmark.terminal import listing
-
-    rows = []
-    for name in recipe_names():
-        recipe = checked_yaml.check_text(recipe_text(name), Recipe, ["data.folder=."], name=name)
-        told = recipe.expected
-        rows.append(
-            {
-                "recipe": name,
-                "what for": recipe.about,
-                "result": f"{told.metric} {told.value:.1%} ± {told.spread:.1%}" if told else "",
-                "time": f"{told.seconds:.0f} s on {told.hardware}" if told else "",
-                "command": told.command if told else f"fieldmark train {name}",
-            }
-        )
-    listing(console, rows, title="Shipped recipes", how=how)
-
-
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 1, not a traceback."""
     machine.shorten_waits()
@@ -243,5 +183,5 @@ def main() -> None:
         if "--debug" in sys.argv[1:]:
             raise
         message = Text.assemble(("Error: ", "bold red"), str(error))
-        Console(stderr=True).print(message, highlight=False)
+        errors.print(message, highlight=False, soft_wrap=not errors.is_terminal)
         sys.exit(1)

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from fieldmark.terminal import Format, console, example
+from fieldmark.cli_shipped import study_list
+from fieldmark.terminal import Format, console, example, interruptible
 
 study_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
@@ -13,7 +14,14 @@ StudyName = Annotated[str, typer.Argument(help="A study file, or a shipped study
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set.")
 ]
-StudyFolder = Annotated[Path | None, typer.Option("--out", help="The study's folder.")]
+StudyFolder = Annotated[
+    Path | None, typer.Option("--out", help="The study's folder; studies/NAME unless given.")
+]
+
+
+study_app.command("list", epilog=example("fieldmark study list weight-decay --copy my-study.yaml"))(
+    study_list
+)
 
 
 @study_app.command("plan", epilog=example("fieldmark study plan weight-decay data.folder=photos"))
@@ -45,10 +53,11 @@ def study_run(
     ] = None,
 ) -> None:
     """Run what a study lacks, and say what it found."""
-    from fieldmark.questions import executor_of, run
+    with interruptible(lambda: "Finished runs are kept; the same command again goes on."):
+        from fieldmark.questions import executor_of, run
 
-    chosen = executor_of(executor, workers, address)
-    run(console, name, overrides or [], out, chosen, retry=retry)
+        chosen = executor_of(executor, workers, address)
+        run(console, name, overrides or [], out, chosen, retry=retry)
 
 
 @study_app.command("show", epilog=example("fieldmark study show studies/weight-decay"))

@@ -1,5 +1,6 @@
 """The command `fieldmark train`, and what other commands train with; part of `cli`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from fieldmark.cli_study import Overrides
 from fieldmark.errors import RecipeError
-from fieldmark.terminal import console, next_folder
+from fieldmark.terminal import console, interruptible, next_folder, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,34 +72,45 @@ def train_recipe(
     recipe: "Recipe", folder: Path, *, open_test: bool = False, track: "Sequence[str]" = ()
 ) -> None:
     """Train with a screen to look at, then show where each stage ended."""
-    from fieldmark.dashboards import Dashboards
-    from fieldmark.rehearsed import REHEARSALS
-    from fieldmark.terminal import Screen
-    from fieldmark.train import train as run_training
-    from fieldmark.training.features import FeatureStore, cache_folder
+    with interruptible(lambda: _how_to_go_on(folder)):
+        from fieldmark.dashboards import Dashboards
+        from fieldmark.rehearsed import REHEARSALS
+        from fieldmark.terminal import Screen
+        from fieldmark.train import train as run_training
+        from fieldmark.training.features import FeatureStore, cache_folder
 
-    with Screen(console) as screen, Dashboards(screen, track, folder) as reporter:
-        run = run_training(
-            recipe,
-            folder,
-            store=FeatureStore(cache_folder()),
-            reporter=reporter,
-            open_test=open_test,
-            rehearsals=REHEARSALS,
-        )
-    _show(run)
+        with Screen(console) as screen, Dashboards(screen, track, folder) as reporter:
+            run = run_training(
+                recipe,
+                folder,
+                store=FeatureStore(cache_folder()),
+                reporter=reporter,
+                open_test=open_test,
+                rehearsals=REHEARSALS,
+            )
+        _show(run)
 
 
 def _resume(folder: Path, *, open_test: bool, track: "Sequence[str]") -> None:
-    from fieldmark.dashboards import Dashboards
-    from fieldmark.resume import resume as resume_run
-    from fieldmark.terminal import Screen
-    from fieldmark.training.features import FeatureStore, cache_folder
+    with interruptible(lambda: _how_to_go_on(folder)):
+        from fieldmark.dashboards import Dashboards
+        from fieldmark.resume import resume as resume_run
+        from fieldmark.terminal import Screen
+        from fieldmark.training.features import FeatureStore, cache_folder
 
-    with Screen(console) as screen, Dashboards(screen, track, folder) as reporter:
-        store = FeatureStore(cache_folder())
-        run = resume_run(folder, store=store, reporter=reporter, open_test=open_test)
-    _show(run)
+        with Screen(console) as screen, Dashboards(screen, track, folder) as reporter:
+            store = FeatureStore(cache_folder())
+            run = resume_run(folder, store=store, reporter=reporter, open_test=open_test)
+        _show(run)
+
+
+def _how_to_go_on(folder: Path) -> str:
+    """What to do after Ctrl-C; that depends on how far it was."""
+    from fieldmark.studies.run import RECIPE
+
+    if not (folder / RECIPE).is_file():
+        return "Nothing was written; give the same command again."
+    return f"Go on with: fieldmark train --resume {shlex.quote(str(folder))}"
 
 
 def _show(run: "Run") -> None:
@@ -115,4 +127,5 @@ def _show(run: "Run") -> None:
     for warning in save_chart(training_chart(run), curves):
         console.print(warning, highlight=False)
     console.print(f"Run: {run.folder}\nCurves: {curves}", highlight=False)
-    console.print(run_diagnosis(run), highlight=False, soft_wrap=True)
+    for sentence in run_diagnosis(run).splitlines():
+        tell(console, sentence)

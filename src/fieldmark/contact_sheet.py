@@ -1,9 +1,13 @@
 """Photos as the network sees them, on one picture."""
 
 import io
+from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+import vl_convert
+from PIL import Image
+from rich.cells import cell_len
 from torch import Tensor
 
 from fieldmark import durable
@@ -13,6 +17,7 @@ from fieldmark.data.transform import View
 SHOWN = 8
 TILE, GAP, CAPTION = 168, 8, 34  # pixels
 PAPER, INK, FAINT = "#FFFFFF", "#333333", "#767676"
+CELLS = 26  # of a terminal, as wide as a tile of small letters
 
 
 def contact_sheet(task: Task) -> Image.Image:
@@ -33,9 +38,12 @@ def contact_sheet(task: Task) -> Image.Image:
     rows = [row for row in rows if task.part(row[1])]
     width = GAP + SHOWN * (TILE + GAP)
     sheet = Image.new("RGB", (width, GAP + len(rows) * (CAPTION + TILE + GAP)), PAPER)
+    texts: list[str] = []
     for number, (caption, split, view) in enumerate(rows):
         top = GAP + number * (CAPTION + TILE + GAP)
-        _row(sheet, task, caption, split, view, top)
+        texts += [_text(caption, GAP, top + 11, 13, INK), *_row(sheet, task, split, view, top)]
+    written = written_on(sheet.size, texts)
+    sheet.paste(written, mask=written)
     return sheet
 
 
@@ -46,11 +54,8 @@ def save_contact_sheet(task: Task, path: Path) -> None:
     durable.replace(path, buffer.getvalue())
 
 
-def _row(
-    sheet: Image.Image, task: Task, caption: str, split: SplitName, view: View, top: int
-) -> None:
-    pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, top), caption, fill=INK, font=ImageFont.load_default(13))
+def _row(sheet: Image.Image, task: Task, split: SplitName, view: View, top: int) -> Iterator[str]:
+    """Paste the photos of a row; yields the names to be written above them."""
     photos = task.part(split)
     for place in range(min(SHOWN, len(photos))):
         photo = photos[place * len(photos) // min(SHOWN, len(photos))]
@@ -60,15 +65,30 @@ def _row(
         )  # (3, S, S)
         left = GAP + place * (TILE + GAP)
         sheet.paste(_to_image(pixels).resize((TILE, TILE)), (left, top + CAPTION))
-        name = task.photos.class_names[photo.label]
-        pen.text((left, top + 17), _fit(name), fill=FAINT, font=ImageFont.load_default(11))
+        yield _text(_fit(task.photos.class_names[photo.label]), left, top + 28, 11, FAINT)
+
+
+def _text(text: str, left: int, base: int, size: int, colour: str) -> str:
+    """A line of text as SVG, from `left` on, its letters standing on `base`."""
+    shown = "".join(letter if letter.isprintable() else "·" for letter in text)
+    place = f'x="{left}" y="{base}" font-size="{size}" fill="{colour}"'
+    return f'<text {place} font-family="sans-serif">{escape(shown)}</text>'
+
+
+def written_on(size: tuple[int, int], texts: list[str]) -> Image.Image:
+    """Lines of text on a transparent picture, in the system's fonts, whatever their script."""
+    width, height = size
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
+    png = vl_convert.svg_to_png("".join([head, *texts, "</svg>"]))
+    return Image.open(io.BytesIO(png)).convert("RGBA")
 
 
 def _fit(name: str) -> str:
-    font = ImageFont.load_default(11)
-    while font.getlength(name) > TILE:
-        name = name[:-2] + "…"
-    return name
+    if cell_len(name) <= CELLS:
+        return name
+    while cell_len(name) >= CELLS:
+        name = name[:-1]
+    return f"{name}…"
 
 
 def _to_image(pixels: Tensor) -> Image.Image:

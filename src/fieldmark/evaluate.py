@@ -7,11 +7,11 @@ from fieldmark import checked_yaml
 from fieldmark.build import SplitName, read_data
 from fieldmark.data.sources import check_class_names
 from fieldmark.data.split import Split
-from fieldmark.errors import DataError, RecordError, SettingError
+from fieldmark.errors import DataError, SettingError
 from fieldmark.ledger import keep_predictions
-from fieldmark.predict import Predictor, photo_logits
+from fieldmark.predict import Predictor, finished_run, photo_logits
 from fieldmark.recipe import Recipe
-from fieldmark.studies.run import Run, RunWriter
+from fieldmark.studies.run import RunWriter
 from fieldmark.train import SPLIT
 
 
@@ -34,7 +34,7 @@ def evaluate_run(
     """
     if split == "test" and not open_test:
         raise SettingError("The test split is shut. Say --open-test to open it; that is counted.")
-    run = _finished(folder)
+    run = finished_run(folder)
     predictor = Predictor(folder)
     photos, _ = read_data(predictor.recipe.data)
     check_class_names(predictor.class_names, photos)
@@ -59,13 +59,6 @@ def refit_recipe(folder: Path) -> Recipe:
     Raises:
         RecordError: the folder is no finished run.
     """
-    recipe = checked_yaml.check_text(_finished(folder).recipe_text, Recipe, name=str(folder))
+    recipe = checked_yaml.check_text(finished_run(folder).recipe_text, Recipe, name=str(folder))
     data = recipe.data.model_copy(update={"val_fraction": 0.0})
     return recipe.model_copy(update={"data": data, "name": f"{recipe.name}-refit"[:60]})
-
-
-def _finished(folder: Path) -> Run:
-    run = Run(folder)
-    if run.status != "finished":
-        raise RecordError(f"{folder} is {run.status}; finish it with --resume first.")
-    return run

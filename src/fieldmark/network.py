@@ -53,6 +53,7 @@ class Pooling(Section):
     name: Literal["average", "max", "gem", "bilinear", "compact_bilinear", "covariance"] = (
         "compact_bilinear"
     )
+    """Which of them; see the vocabulary."""
     sketch_dim: Count | None = None
     """Length of the sketched vector, for `compact_bilinear`."""
     method: Literal["tensor_sketch", "random_maclaurin"] | None = None

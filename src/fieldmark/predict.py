@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from fieldmark import checked_yaml, machine
 from fieldmark.build import make_model
-from fieldmark.data.dataset import SUFFIXES, Photo
+from fieldmark.data.dataset import Photo, is_photo, suffixes
 from fieldmark.data.loader import batches, load_batches
 from fieldmark.data.transform import View
-from fieldmark.errors import DataError, TrainingError, WeightsError
+from fieldmark.data.tree import files_below
+from fieldmark.errors import DataError, RecordError, TrainingError, WeightsError
 from fieldmark.layers.backbone import frozen_copy, make_backbone
 from fieldmark.layers.model import Model
 from fieldmark.recipe import Recipe
@@ -127,12 +128,12 @@ class Predictor:
     """A finished run, ready to look at photos.
 
     Raises:
-        RecordError: the folder is no run, or its weights are missing.
+        RecordError: the folder is no finished run, or its weights are missing.
         WeightsError: the weights do not fit the recipe.
     """
 
-    def __init__(self, folder: Path) -> None:
-        run = Run(folder)
+    def __init__(self, folder: str | Path) -> None:
+        run = finished_run(Path(folder))
         self.recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
         self.class_names: tuple[str, ...] = tuple(run.class_names)
         self.view = View.from_dict(run.manifest["view"])
@@ -166,24 +167,63 @@ class Predictor:
         model.load_state_dict(state)
         return model.eval()
 
-    def predict(self, paths: Sequence[Path], top: int = 5) -> Iterator[Prediction]:
+    def predict(
+        self,
+        paths: Sequence[str | Path],
+        top: int = 5,
+        unreadable: Callable[[DataError], None] | None = None,
+    ) -> Iterator[Prediction]:
         """Yield the `top` likeliest classes of each photo, in the order of `paths`.
 
         A batch at a time, so that any number of photos fits into memory.
 
+        Args:
+            paths: the photos' files.
+            top: how many classes.
+            unreadable: is told of each photo that can't be read, which is then left out.
+
         Raises:
-            DataError: a photo can't be read; names it.
+            DataError: a photo can't be read, and nobody is to be told; names it.
         """
-        photos = [Photo(path=path, label=0, key=path.as_posix(), split=None) for path in paths]
-        eyes = frozen_copy(self.model.backbone, self.dtype)
-        for positions, maps in frozen_maps(eyes, self.view, photos, range(len(paths)), self.dtype):
+        files = [Path(path) for path in paths]
+        for positions, maps in self._maps(files, unreadable):
             with torch.no_grad():
                 likely = head_logits(self.model, maps).softmax(dim=1)
             best = likely.topk(min(top, len(self.class_names)), dim=1)
             rows = zip(positions, best.indices.tolist(), best.values.tolist(), strict=True)
             for position, classes, probabilities in rows:
                 names = tuple(self.class_names[i] for i in classes)
-                yield Prediction(paths[position], names, tuple(probabilities))
+                yield Prediction(files[position], names, tuple(probabilities))
+
+    def _maps(
+        self, paths: Sequence[Path], unreadable: Callable[[DataError], None] | None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """As `frozen_maps`; where a batch can't be loaded, without the photos that are to blame."""
+        photos = [Photo(path=path, label=0, key=path.as_posix(), split=None) for path in paths]
+        eyes = frozen_copy(self.model.backbone, self.dtype)
+        left = list(range(len(photos)))
+        while left:
+            try:
+                for positions, maps in frozen_maps(eyes, self.view, photos, left, self.dtype):
+                    yield positions, maps
+                    left = left[len(positions) :]
+            except DataError:
+                refused = self._refused([paths[position] for position in left[:EVAL_BATCH]])
+                if unreadable is None or not refused:
+                    raise
+                for error in refused.values():
+                    unreadable(error)
+                left = [position for position in left if paths[position] not in refused]
+
+    def _refused(self, paths: Sequence[Path]) -> dict[Path, DataError]:
+        """Those that can't be read, and why."""
+        refused = {}
+        for path in paths:
+            try:
+                self.view.load(path)
+            except DataError as error:
+                refused[path] = error
+        return refused
 
     def name(self, photo: bytes, top: int = 5) -> list[tuple[str, float]]:
         """What `predict` says of a photo that is in memory: classes and their probabilities.
@@ -202,8 +242,26 @@ class Predictor:
         return [(self.class_names[index], share) for index, share in found]
 
 
+def finished_run(folder: Path) -> Run:
+    """The run in a folder, which must have come to its end.
+
+    Raises:
+        RecordError: the folder is no run, or one that is not finished; says how to finish it.
+    """
+    run = Run(folder)
+    if run.status != "finished":
+        why = f" ({run.reason})" if run.reason else ""
+        raise RecordError(
+            f"`{folder}` is not finished, it is {run.status}{why}. Wait for it, or where nobody is "
+            f"at it go on with: fieldmark train --resume {folder}"
+        )
+    return run
+
+
 def find_photos(paths: Sequence[Path]) -> list[Path]:
     """Photos among `paths`, with those inside its folders, sorted within each.
+
+    As in training, a folder's hidden files and folders and linked folders are passed over.
 
     Raises:
         DataError: a path does not exist, or there is no photo at all.
@@ -212,10 +270,8 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise DataError(f"There is no file or folder {path}.")
-        inside = sorted(path.rglob("*")) if path.is_dir() else []
-        photos = [file for file in inside if file.suffix.lower() in SUFFIXES]
-        found += photos if path.is_dir() else [path]
+        found += sorted(filter(is_photo, files_below(path))) if path.is_dir() else [path]
     if not found:
-        kinds = " ".join(sorted(SUFFIXES))
-        raise DataError(f"No photo in {', '.join(map(str, paths))}; these are read: {kinds}.")
+        told = f"No photo in {', '.join(map(str, paths))}; these are read: {suffixes()}."
+        raise DataError(f"{told} Hidden files and folders are passed over.")
     return found

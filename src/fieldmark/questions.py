@@ -12,10 +12,12 @@ from fieldmark.errors import RecordError, SettingError
 from fieldmark.shipped import find_design
 from fieldmark.source import Source
 from fieldmark.studies import control
+from fieldmark.studies.answered import words
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
 from fieldmark.studies.executor import Executor, LocalExecutor
+from fieldmark.studies.folders import no_such
 from fieldmark.studies.ray_executor import RayExecutor
 from fieldmark.studies.results import Result
 from fieldmark.studies.run import MANIFEST
@@ -24,7 +26,7 @@ from fieldmark.studies.trial import OUT_OF_FOLD
 from fieldmark.study_looks import see_shown_run
 from fieldmark.study_plan import folder_of, foreseen
 from fieldmark.study_report import show
-from fieldmark.terminal import Format, listing
+from fieldmark.terminal import Format, listing, tell
 
 RUN_TRIALS = "fieldmark.trials:run_trials"
 PREFERRED = (OUT_OF_FOLD, "val", "test")
@@ -43,7 +45,7 @@ def compare(
     verdict = judge(of_a, of_b, care=care / 100)
     if how == "table":
         names = [f"{path.name} ({of.top1:.1%})" for path, of in ((a, of_a), (b, of_b))]
-        console.print(f"On {split}: {verdict.describe(*names)}", highlight=False, soft_wrap=True)
+        tell(console, f"On {split}: {verdict.describe(*names)}")
         changed = changed_classes(of_a, of_b)[:MOST_CLASSES] if of_a.classes is not None else []
         rows: list[dict[str, object]] = [
             {
@@ -72,9 +74,7 @@ def runs_in(folder: Path) -> list[Path]:
         return [folder]
     found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     if not found:
-        raise RecordError(
-            f"`{folder}` is no run and holds none. Name a folder that `fieldmark train` made."
-        )
+        raise RecordError(no_such(folder, "run", ["runs"], f"*/{MANIFEST}", "train"))
     return found
 
 
@@ -82,9 +82,14 @@ def _shared_split(runs: list[Path]) -> str:
     for split in PREFERRED:
         if all((run / "predictions" / f"{split}.parquet").is_file() for run in runs):
             return split
-    raise RecordError(
-        "These runs hold no predictions of a split they share. Run `fieldmark eval` on each."
-    )
+    held = {
+        run: sorted(file.stem for file in (run / "predictions").glob("*.parquet")) for run in runs
+    }
+    lines = [
+        f"{run}: {', '.join(splits) or 'none, it is not finished'}" for run, splits in held.items()
+    ]
+    told = "These runs hold no predictions of a split they share. Run `fieldmark eval` on each:"
+    raise RecordError("\n  ".join([told, *lines]))
 
 
 def executor_of(kind: Literal["local", "ray"], workers: int, address: str | None) -> Executor:
@@ -122,7 +127,8 @@ def run(
     if retry:
         console.print(f"{_take_back(study)} failed runs are run again", highlight=False)
     left = sum(len(group.slots) for group in study.plan().groups)
-    console.print(f"{study.folder}: {left} runs to go", highlight=False)
+    told = f"{left} {'run' if left == 1 else 'runs'} to go"
+    console.print(f"{study.folder}: {told}", highlight=False)
     with _told(console, study, left) as tell_result:
         for result in executor.run(study):
             tell_result(result)
@@ -139,13 +145,15 @@ def run(
 @contextlib.contextmanager
 def _told(console: Console, study: Study, left: int) -> Iterator[Callable[[Result], None]]:
     """Tell of each run: by a bar for people, in a line for programs; a failure always in a line."""
-    lines = not console.is_terminal
+    lines, names = not console.is_terminal, dict[str, str]()
     with Progress(console=console, disable=lines or not left) as progress:
         bar = progress.add_task("runs", total=left)
 
         def tell_result(result: Result) -> None:
             progress.advance(bar)
-            what = f"cell {result.cell} seed {result.seed}"
+            if result.cell not in names:  # proposed only now
+                names.update({cell.hash: words(cell.points[0]) for cell in study.cells})
+            what = f"{names.get(result.cell, result.cell)}, seed {result.seed}"
             value = result.metrics.get(study.design.metric)
             counts = result.status == "finished" and value is not None
             told = f"{value:.1%}" if counts else f"{result.status}: {result.reason}"

@@ -107,14 +107,19 @@ class Stage(Section):
     """One stretch of training: which parameters move, how fast and for how long."""
 
     name: Name
+    """What it is called on the command line and in pictures."""
     train: Rates
     """`head`, `all`, or name pattern -> multiplier of `lr` (0 = frozen); the first match wins."""
     solver: Literal["steps", "lbfgs"] = "steps"
     """Take steps, or find the exact minimum for a head: no rate, no length, no luck."""
     optimizer: Literal["sgd", "nesterov", "adam", "adamw", "rmsprop", "lion"] = "sgd"
+    """How a gradient becomes a step."""
     lr: Positive
+    """Learning rate: how far a step goes, at the top of the schedule."""
     length: DurationField
+    """How long it trains."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """How much of the last move is kept in the next, for `sgd`, `nesterov` and `rmsprop`."""
     weight_decay: NotNegative = 0.0
     """L2 decay of weights; biases and norms are spared unless a pattern's `decay` says so."""
     l1: NotNegative = 0.0
@@ -124,6 +129,7 @@ class Stage(Section):
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of a running average of the weights, such as 0.99, which is measured and kept."""
     batch_size: Count = 32
+    """Photos that go through the network at once."""
     accumulate: Count = 1
     """Batches summed into one optimiser step."""
     schedule: Schedule = Schedule()
@@ -197,14 +203,19 @@ class Expectation(Section):
     """What a shipped recipe should give, measured once and stated with its circumstances."""
 
     command: str
+    """What gives it."""
     metric: str
+    """What was measured, as in `val/top1`."""
     value: float
     """Mean over `seeds` runs, as a fraction."""
     spread: float
     """How far one run may lie from `value` and still be the same result."""
     seeds: Count
+    """Over how many runs."""
     seconds: float
+    """How long one took."""
     hardware: str
+    """On what."""
 
 
 # Counts how often a default changed its value, or a value its meaning: what was run before is no
@@ -216,6 +227,7 @@ class Recipe(Section):
     """One training, whole."""
 
     name: Name = "recipe"
+    """Runs lie in `runs/NAME-1`, `-2`, … unless told otherwise."""
     about: str = ""
     """One sentence on what this recipe is for."""
     expected: Expectation | None = None

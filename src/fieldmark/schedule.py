@@ -37,6 +37,7 @@ class Schedule(Section):
         "one_cycle",
         "plateau",
     ] = "constant"
+    """How the rate moves over the stage."""
     warmup: DurationField | None = None
     """Rise in a straight line to `lr` over this length first."""
     milestones: tuple[DurationField, ...] | None = None
@@ -44,6 +45,7 @@ class Schedule(Section):
     every: DurationField | None = None
     """How often `step` and `exponential` multiply the rate by `gamma`."""
     gamma: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """0.1 where none is given, but 0.95 for `exponential` and 1e-4 for `inverse`."""
     power: Annotated[float, Field(gt=0)] | None = None
     """`polynomial` is (1 - t)^power; `inverse` is (1 + gamma step)^-power."""
     patience: Annotated[int, Field(ge=1)] | None = None

@@ -58,7 +58,8 @@ def show(console: Console, study: Study, how: Format) -> None:
     for told in (importance_sentence(study), guess_sentence(study), *sentences(study)):
         if told:
             tell(console, told)
-    console.print(study_diagnosis(study), highlight=False, soft_wrap=True)
+    for sentence in study_diagnosis(study).splitlines():
+        tell(console, sentence)
 
 
 def sentences(study: Study) -> list[str]:

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,12 +22,23 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 
 console = Console()
+errors = Console(stderr=True)
 _NUMBER = re.compile(r"-|[-+]?[\d,.]+(e[-+]?\d+)?( ?%)?")
 
 
 def example(command: str) -> str:
     """The last line of a command's help, to be copied."""
     return f"Example: [cyan]{command}[/cyan]"
+
+
+@contextmanager
+def interruptible(advice: Callable[[], str]) -> Iterator[None]:
+    """Inside, Ctrl-C ends the command with a line that says how to go on, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print(f"Interrupted. {advice()}", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(130) from None
 
 
 def next_folder(parent: Path, name: str) -> Path:
@@ -88,31 +100,30 @@ def stage_table(run: "Run") -> Table:
     table = Table(title=f"{run.folder.name}: top-1 at the end of each stage", title_justify="left")
     table.add_column("stage")
     table.add_column(f"minitrain (n = {counts['minitrain']})", justify="right")
-    table.add_column(f"val (n = {counts['val']}, 95 % interval)", justify="right")
+    if counts["val"]:
+        table.add_column(f"val (n = {counts['val']}, 95 % interval)", justify="right")
     table.add_column("seconds", justify="right")
     ends = {key: dict(zip(*run.series(key), strict=True)) for key in ("minitrain/top1", "val/top1")}
     for stage in run.manifest["stages"]:
         seconds = stage["seconds_preparing"] + stage["seconds_training"]
         at = stage["last_step"]
-        table.add_row(
-            stage["name"],
-            _share(ends["minitrain/top1"].get(at), None),
-            _share(ends["val/top1"].get(at), counts["val"]),
-            f"{seconds:.0f}",
-        )
+        val = [share(ends["val/top1"].get(at), counts["val"])] if counts["val"] else []
+        minitrain = share(ends["minitrain/top1"].get(at), None)
+        table.add_row(stage["name"], minitrain, *val, f"{seconds:.0f}")
     steps, test = run.series("test/top1")
     if len(steps):
         table.add_section()
         table.add_row(
             f"test (n = {counts['test']}, opened {run.test_openings}x)",
-            "",
-            _share(test[-1], counts["test"]),
+            *([""] if counts["val"] else []),
+            share(test[-1], counts["test"]),
             "",
         )
     return table
 
 
-def _share(value: float | None, count: int | None) -> str:
+def share(value: float | None, count: int | None) -> str:
+    """A share as per cent, with its 95 % interval where it is one of `count` photos."""
     if value is None:
         return "-"
     if count is None:
@@ -146,11 +157,13 @@ def listing(
         writer.writerows(rows)
         console.out(stream.getvalue().rstrip("\r\n"), highlight=False)
     else:
-        table = Table(title=title, title_justify="left")
+        table = Table()
         for column in rows[0] if rows else []:
             shown = [str(row.get(column, "")) for row in rows]
             number = all(_NUMBER.fullmatch(value) for value in shown)
-            table.add_column(column, justify="right" if number else "left")
+            table.add_column(column, justify="right" if number else "left", overflow="fold")
         for row in rows:
             table.add_row(*(str(value) for value in row.values()))
+        if title:
+            tell(console, title)
         console.print(table)

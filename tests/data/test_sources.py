@@ -48,7 +48,7 @@ def test_train_val_and_test_trees_are_an_official_split(tmp_path: Path) -> None:
         ("train/ani/1.jpg", "ani", "train", None),
         ("train/wren/2.jpg", "wren", "train", None),
     ]
-    assert photos.ignored == 3
+    assert len(photos.ignored) == 3
 
 
 @pytest.mark.parametrize(
@@ -167,6 +167,26 @@ def test_a_list_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None
     (tmp_path / "latin.txt").write_bytes(b"\xe4.jpg 1\n")
     with pytest.raises(DataError, match=r"latin\.txt` can't be read: it is not UTF-8"):
         read_photos(folder, lists={"all": tmp_path / "latin.txt"})
+
+
+@pytest.mark.parametrize("action", ["exclude,", "relabel,ani"])
+def test_a_class_that_corrections_empty_is_left_out_and_told(tmp_path: Path, action: str) -> None:
+    write(tmp_path / "p", "ani/1.jpg", "ani/2.jpg", "rare/1.jpg", "rare/2.jpg", "wren/1.jpg")
+    rows = f"path,action,value\nrare/1.jpg,{action}\nrare/2.jpg,{action}\n"
+    photos = read_photos(tmp_path / "p", corrections=text(tmp_path / "c.csv", rows))
+    assert photos.class_names == ("ani", "wren")
+    named = {photo.key: photos.class_names[photo.label] for photo in photos.photos}
+    moved = {f"rare/{n}.jpg": "ani" for n in (1, 2)} if action.startswith("relabel") else {}
+    assert named == {"ani/1.jpg": "ani", "ani/2.jpg": "ani", "wren/1.jpg": "wren"} | moved
+    told = "corrections leave no photo of 1 class(es), which are left out: rare"
+    assert photos.notes[-1] == told
+
+
+def test_corrections_leave_two_classes_at_least(tmp_path: Path) -> None:
+    write(tmp_path / "p", "ani/1.jpg", "wren/1.jpg")
+    rows = text(tmp_path / "c.csv", "path,action,value\nani/1.jpg,exclude,\n")
+    with pytest.raises(DataError, match=r"leave photos of 1 class\(es\); two at least are needed"):
+        read_photos(tmp_path / "p", corrections=rows)
 
 
 def test_corrections_relabel_exclude_and_group_and_touch_no_file(

@@ -46,7 +46,7 @@ def test_other_folders_are_left_alone(design, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingError, match="is not empty, and holds no study"):
         Study.create(tmp_path, design())
-    with pytest.raises(RecordError, match=r"is no study, it lacks `journal.jsonl`"):
+    with pytest.raises(RecordError, match=r"is no study: it lacks `journal.jsonl`"):
         Study.open(tmp_path)
 
 

@@ -28,7 +28,8 @@ def corrected(photos: PhotoSet, path: Path) -> PhotoSet:
     """The photos after a table with the columns `path`, `action` and `value`.
 
     `relabel` gives the photo to the class `value`, which must exist; `exclude` leaves it out, and
-    `value` may say why; `group` puts it into the group `value`. The class index stays as it was.
+    `value` may say why; `group` puts it into the group `value`. A class that no
+    photo is left of is left out; else the class index stays as it was.
 
     Raises:
         DataError: The table can't be read, or any row is wrong; all mistakes at once.
@@ -52,7 +53,34 @@ def corrected(photos: PhotoSet, path: Path) -> PhotoSet:
     )
     done = Counter(one.action for one in corrections)
     note = "corrections: " + ", ".join(f"{done[action]} x {action}" for action in _ACTIONS)
-    return replace(photos, photos=kept, notes=(*photos.notes, note))
+    return _without_emptied(replace(photos, photos=kept, notes=(*photos.notes, note)))
+
+
+def _without_emptied(photos: PhotoSet) -> PhotoSet:
+    """The same photos, without classes that none is left of; those are told.
+
+    Raises:
+        DataError: Fewer than two classes have photos.
+    """
+    left = sorted({photo.label for photo in photos.photos})
+    gone = [name for label, name in enumerate(photos.class_names) if label not in left]
+    if not gone:
+        return photos
+    if len(left) < 2:
+        raise DataError(
+            f"Corrections leave photos of {len(left)} class(es); two at least are needed. "
+            f"Exclude fewer."
+        )
+    number = {label: position for position, label in enumerate(left)}
+    told = (
+        f"corrections leave no photo of {len(gone)} class(es), which are left out: {listed(gone)}"
+    )
+    return replace(
+        photos,
+        photos=tuple(replace(photo, label=number[photo.label]) for photo in photos.photos),
+        class_names=tuple(photos.class_names[label] for label in left),
+        notes=(*photos.notes, told),
+    )
 
 
 def _read(path: Path) -> list[_Correction]:

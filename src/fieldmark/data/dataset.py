@@ -52,14 +52,14 @@ class PhotoSet:
         root: The folder that keys are relative to.
         photos: Every photo.
         class_names: Names in code-point order; a label is a position in it.
-        ignored: How many files were left out because they are not photos of a class.
+        ignored: Names of files left out because they are not photos of a class; photos come first.
         notes: What a person should know of them, one line each.
     """
 
     root: Path
     photos: tuple[Photo, ...]
     class_names: tuple[str, ...]
-    ignored: int = 0
+    ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def without(self, keys: Container[str]) -> Self:
@@ -69,7 +69,7 @@ class PhotoSet:
 
 
 def photo_set(
-    root: Path, photos: Iterable[Photo], class_names: Sequence[str], ignored: int = 0
+    root: Path, photos: Iterable[Photo], class_names: Sequence[str], ignored: Iterable[Path] = ()
 ) -> PhotoSet:
     """Order photos by key, and check that their names can be written down and told apart.
 
@@ -78,7 +78,7 @@ def photo_set(
     """
     ordered = tuple(sorted(photos, key=lambda photo: photo.key))
     unwritable = [
-        name.encode("utf-8", "backslashreplace").decode()
+        _writable(name)
         for name in (*class_names, *(photo.key for photo in ordered))
         if any("\ud800" <= letter <= "\udfff" for letter in name)
     ]
@@ -95,7 +95,14 @@ def photo_set(
         )
     close = _alike(class_names, lambda name: unicodedata.normalize("NFC", name).casefold().strip())
     notes = [f"class names that differ only in case or spaces: {listed(close)}"] if close else []
-    return PhotoSet(root, ordered, tuple(class_names), ignored, tuple(notes))
+    others = sorted(ignored, key=lambda path: (not is_photo(path), path))
+    left = tuple(_writable(path.relative_to(root).as_posix()) for path in others)
+    return PhotoSet(root, ordered, tuple(class_names), left, tuple(notes))
+
+
+def _writable(name: str) -> str:
+    """A file's name, what of it is no UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _alike(names: Iterable[str], form: Callable[[str], str]) -> list[str]:

@@ -290,7 +290,8 @@ def _check_counts(photos: PhotoSet, pool: Iterable[int], needed: int, where: str
     if short:
         raise DataError(
             f"Every class needs {needed} photo(s) or more {where}; too few: {listed(short)}. Add "
-            f"photos, remove the class, or set `val_fraction` or `test_fraction` to 0."
+            f"photos, leave the class out or join it to another by `data.corrections`, or set "
+            f"`data.val_fraction` to 0."
         )
 
 

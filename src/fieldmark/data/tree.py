@@ -29,7 +29,7 @@ def read_tree(folder: Path) -> PhotoSet:
     names = [entry.name for entry in class_folders]
     photos, ignored = _photos_of(folder, class_folders, names, None)
     _check_none_is_empty(folder, photos, names)
-    return photo_set(folder, photos, names, ignored + len(loose))
+    return photo_set(folder, photos, names, [*ignored, *loose])
 
 
 def read_parts(folder: Path) -> PhotoSet:
@@ -58,13 +58,13 @@ def read_parts(folder: Path) -> PhotoSet:
             f"those of `{parts['train'].name}`; add photos there, or correct the names."
         )
     photos: list[Photo] = []
-    ignored = len(loose)
+    ignored = [*loose]
     for part in parts:
         found, others = _photos_of(folder, class_folders[part], names, part)
         if part == "train":
             _check_none_is_empty(parts[part], found, names)
         photos += found
-        ignored += others + len(_entries(parts[part])[1])
+        ignored += [*others, *_entries(parts[part])[1]]
     return photo_set(folder, photos, names, ignored)
 
 
@@ -96,17 +96,17 @@ def _parts(folder: Path, entries: list[Path]) -> dict[str, Path]:
 
 def _photos_of(
     root: Path, class_folders: list[Path], names: list[str], split: str | None
-) -> tuple[list[Photo], int]:
-    """The photos below class folders, and how many other files there are."""
+) -> tuple[list[Photo], list[Path]]:
+    """The photos below class folders, and the other files there."""
     photos: list[Photo] = []
-    ignored = 0
+    ignored: list[Path] = []
     for class_folder in class_folders:
         label = names.index(class_folder.name)
-        for file in _files_below(class_folder):
+        for file in files_below(class_folder):
             if is_photo(file):
                 photos.append(Photo(file, label, file.relative_to(root).as_posix(), split))
             else:
-                ignored += 1
+                ignored.append(file)
     return photos, ignored
 
 
@@ -144,7 +144,8 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     return folders, [entry for entry in entries if not entry.is_dir()]
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files at any depth; hidden ones and hidden folders are passed over, links not followed."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not _is_hidden(name)]
         links = [name for name in folders if Path(parent, name).is_symlink()]  # never entered

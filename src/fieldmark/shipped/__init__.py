@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from fieldmark import checked_yaml
 from fieldmark.errors import RecipeError
-from fieldmark.recipe import Recipe, load_recipe
+from fieldmark.recipe import Expectation, Recipe, load_recipe
 from fieldmark.studies.design import Design
 
 
@@ -43,6 +43,22 @@ def recipe_text(name: str) -> str:
         RecipeError: there is none of this name; says which there are.
     """
     return _text("recipes", "recipe", name)
+
+
+def recipe_summary(name: str) -> tuple[str, Expectation | None]:
+    """What a shipped recipe says of itself and of its result.
+
+    The rest is not checked: it may name what is not on this machine.
+    """
+    content = YAML(typ="safe", pure=True).load(recipe_text(name))
+    told = content.get("expected")
+    return content.get("about", ""), Expectation.model_validate(told) if told else None
+
+
+def study_questions() -> dict[str, str]:
+    """Name -> question of the shipped studies."""
+    reader = YAML(typ="safe", pure=True)
+    return {name: str(reader.load(study_text(name))["question"]) for name in study_names()}
 
 
 def demo_studies() -> dict[str, str]:

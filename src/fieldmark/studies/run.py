@@ -29,6 +29,7 @@ import polars as pl
 
 from fieldmark import durable
 from fieldmark.errors import RecordError, SettingError
+from fieldmark.studies.folders import no_such
 
 FORMAT = 1
 RECIPE = "recipe.yaml"
@@ -68,8 +69,7 @@ class Run:
         self.folder = Path(folder)
         missing = [f"`{n}`" for n in (RECIPE, METRICS, MANIFEST) if not (self.folder / n).is_file()]
         if missing:
-            lacks = f"`{self.folder}` is no run, it lacks {', '.join(missing)}. "
-            raise RecordError(f"{lacks}Name a folder that `fieldmark train` made.")
+            raise RecordError(no_such(self.folder, "run", missing, MANIFEST, "train"))
         self.manifest = _read_manifest(self.folder)
 
     @cached_property
@@ -311,7 +311,8 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         """Close the run; an exception fails it if it was still running, if the disk has room."""
         with closing(self._journal):
             if kind is not None and self.manifest["status"] == "running":
-                self.fail(f"{kind.__name__}: {error}")
+                by_hand = issubclass(kind, KeyboardInterrupt)
+                self.fail("interrupted by Ctrl-C" if by_hand else f"{kind.__name__}: {error}")
 
     def _append(self, record: dict[str, durable.JSON]) -> None:
         self._journal.append({**record, "time": durable.now()})

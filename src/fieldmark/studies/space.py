@@ -47,11 +47,15 @@ class Space(Section):
     """Where a sampler may look: an interval or choices."""
 
     low: float | None = None
+    """The interval's lower end."""
     high: float | None = None
+    """Its upper end."""
     log: bool = False
     """Whether equal ratios count the same, as for a learning rate; else equal differences do."""
     integer: bool = False
+    """Whether only whole numbers count."""
     choices: Annotated[tuple[Setting, ...], Field(min_length=2)] | None = None
+    """Settings to choose from, in place of an interval."""
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:
@@ -102,6 +106,7 @@ class Axis(Section):
     key: Keys | None = None
     """Path in the recipe, as in `stages.head.lr`, or several that take the same value."""
     values: Annotated[tuple[Setting, ...], Field(min_length=1)] | None = None
+    """The settings that are tried, each with each of the other axes."""
     arms: Annotated[dict[str, dict[str, Setting]], Field(min_length=1)] | None = None
     """Name -> path in the recipe -> value."""
     space: Space | None = None
@@ -156,9 +161,11 @@ class Search(Section):
     sampler: Literal["random", "quasi-random", "tpe", "gp"] = "quasi-random"
     """Scrambled Halton points unless given; `tpe` and `gp` (Optuna's) learn from results."""
     trials: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """How many points."""
     batch: Count = 5
     """How many `tpe` and `gp` propose at a time, before they see what came of them."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Other seeds, other points."""
 
 
 class Pruner(Section):
@@ -168,6 +175,7 @@ class Pruner(Section):
     """
 
     name: Literal["median", "percentile", "successive_halving", "hyperband"]
+    """By which rule."""
     startup: Count = 5
     """Runs that are finished before `median` and `percentile` end any."""
     best: Annotated[float, Field(gt=0, lt=100)] = 25.0
@@ -198,6 +206,7 @@ class Objective(Section):
     """What is measured, and on which photos."""
 
     metric: Literal["top1", "top5", "mean_class_top1", "loss", "calibration_error"] = "top1"
+    """What cells are judged by."""
     folds: Annotated[int, Field(ge=2, le=100)] | Literal["auto", "none"] = "auto"
     """Folds of train + val, or `none` for val; `auto` is 5 where every backbone stays frozen."""
 
@@ -211,6 +220,7 @@ class Budget(Section):
     """Where a study stops before its end."""
 
     cells: Count | None = None
+    """The first so many run."""
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Of trials' time, all sessions together; a group begun before is finished."""
 
@@ -219,6 +229,7 @@ class Expect(Section):
     """What you predict before you look."""
 
     axis: str
+    """The name of the axis it is about."""
     direction: Literal["up", "down", "none"]
     """Where the metric goes from setting `against` to setting `to`."""
     size: Annotated[float, Field(gt=0)] | None = None
@@ -233,6 +244,7 @@ class StudyFile(Section):
     """A study as it is written down."""
 
     name: Name
+    """It lies in `studies/NAME` unless told otherwise."""
     question: Annotated[str, Field(min_length=1)]
     """In words."""
     base: str

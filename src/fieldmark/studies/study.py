@@ -23,6 +23,7 @@ from typing import Any, Literal
 from fieldmark import durable
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.studies.design import Cell, Design
+from fieldmark.studies.folders import no_such
 from fieldmark.studies.lease import Lease, holder_of
 from fieldmark.studies.pruner import Judge, curves_of
 from fieldmark.studies.results import Result, Results, Slot
@@ -96,10 +97,7 @@ class Study:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / JOURNAL).is_file():
-            raise RecordError(
-                f"`{self.folder}` is no study, it lacks `{JOURNAL}`. "
-                "Name a folder that `fieldmark study run` made."
-            )
+            raise RecordError(no_such(self.folder, "study", [f"`{JOURNAL}`"], JOURNAL, "study run"))
         self.read_again()
 
     @classmethod
