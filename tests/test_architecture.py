@@ -16,7 +16,16 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Rooms from the ground up. In a tuple each file may import those before it in the same tuple.
 L0 = ("errors", "disk_room", "processes", "durable", "machine")
-RECIPE = ("checked_yaml", "duration", "schedule", "source", "augmentation", "network", "recipe")
+RECIPE = (
+    "checked_yaml",
+    "duration",
+    "schedule",
+    "source",
+    "augmentation",
+    "network",
+    "expectation",
+    "recipe",
+)
 METRICS = ("metrics",)
 SHARDS = ("cache_room", "scratch", "shards")
 LAYERS = tuple(

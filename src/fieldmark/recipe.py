@@ -29,6 +29,7 @@ from fieldmark.augmentation import Augment
 from fieldmark.checked_yaml import Section
 from fieldmark.duration import Duration, DurationField
 from fieldmark.errors import RecipeError
+from fieldmark.expectation import Expectation
 from fieldmark.network import Backbone, Count, Head, Pooling, Positive
 from fieldmark.schedule import Schedule
 from fieldmark.source import Source, file_hashes
@@ -197,25 +198,6 @@ class Stage(Section):
 
 # `stages.NAME: null` leaves a stage out: how one arm of a study does without it.
 MaybeStage = Annotated[Stage, WrapValidator(lambda value, check: value and check(value))]
-
-
-class Expectation(Section):
-    """What a shipped recipe should give, measured once and stated with its circumstances."""
-
-    command: str
-    """What gives it."""
-    metric: str
-    """What was measured, as in `val/top1`."""
-    value: float
-    """Mean over `seeds` runs, as a fraction."""
-    spread: float
-    """How far one run may lie from `value` and still be the same result."""
-    seeds: Count
-    """Over how many runs."""
-    seconds: float
-    """How long one took."""
-    hardware: str
-    """On what."""
 
 
 # Counts how often a default changed its value, or a value its meaning: what was run before is no

@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 
 from fieldmark import checked_yaml
 from fieldmark.errors import RecipeError
-from fieldmark.recipe import Expectation, Recipe, load_recipe
+from fieldmark.expectation import Expectation
+from fieldmark.recipe import Recipe, load_recipe
 from fieldmark.studies.design import Design
 
 
