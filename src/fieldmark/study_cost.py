@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fieldmark import probe
 from fieldmark.build import build, content_ids
+from fieldmark.checked_yaml import check_text
 from fieldmark.cost import Cost, Pass, own_memory
 from fieldmark.data.cache import kept_photos, photo_bytes, room_for
 from fieldmark.forecast import forecast
@@ -17,7 +18,7 @@ from fieldmark.head_trials import start_head
 from fieldmark.inputs import RESIZED
 from fieldmark.predict import EVAL_BATCH
 from fieldmark.probe import StageTime, time_record, time_stage, time_writing
-from fieldmark.recipe import Stage
+from fieldmark.recipe import Recipe, Stage
 from fieldmark.steps import RECORDS_A_STAGE
 from fieldmark.studies.results import Slot
 from fieldmark.studies.study import Study
@@ -31,6 +32,7 @@ NO_COST_OF_STAGE = {
     *("snapshot_every", "label_smoothing", "class_weights"),
 }
 WRITTEN_OF_STAGE = 3  # the checkpoint at its end, the best weights, and hashes as long as a third
+TOLD = 5  # times what reading its recipe takes: each run is read again to tell what was found
 OBSERVED = 2  # a recorded step is looked at besides, which takes as long again
 
 
@@ -89,6 +91,9 @@ class _Foresight:
             shared.photos if trials[0].folds else shared.task.part("val")
         )
         shared.check(cost, self._checked)
+        recipe = trials[0].recipe.to_yaml()
+        reading = probe.seconds(lambda: check_text(recipe, Recipe))
+        cost.add("telling what was found", reading, TOLD * len(trials))
         together = []
         alone: dict[str, list[Trial]] = defaultdict(list)
         if not trials[0].recipe.trains_backbone:
