@@ -28,7 +28,7 @@ from fieldmark.layers.pooling import make_pooling
 from fieldmark.layers.sketch import Route, TensorSketch
 from fieldmark.ledger import Silent
 from fieldmark.predict import Predictor, for_head, head_logits
-from fieldmark.probe import time_network
+from fieldmark.probe import time_networks
 from fieldmark.recipe import Recipe
 from fieldmark.resume import _changes, resume
 from fieldmark.studies.run import Run
@@ -186,7 +186,7 @@ def test_a_network_is_timed_where_it_is():
     with mode:
         moved(model, mode)
         after = nn.Sequential(*model.chain()[1:])
-        assert time_network(after, torch.empty(2, model.backbone.channels, 3, 3)).seconds > 0
+        assert time_networks([after], torch.empty(2, model.backbone.channels, 3, 3)).seconds > 0
 
 
 @pytest.mark.parametrize("route", ["gram", "spectrum"])

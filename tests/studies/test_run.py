@@ -193,7 +193,7 @@ def test_a_manifest_needs_class_names_before_a_folder_is_made(folder):
 
 def test_a_folder_that_is_no_run_is_told_what_it_lacks(tmp_path):
     (tmp_path / "recipe.yaml").touch()
-    with pytest.raises(RecordError, match=r"no run, it lacks `metrics.jsonl`, `manifest.json`\."):
+    with pytest.raises(RecordError, match=r"no run: it lacks `metrics.jsonl`, `manifest.json`\."):
         Run(tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_a_manifest_of_another_kind_is_refused(folder, content, message):
 def test_a_run_killed_before_its_manifest_does_not_exist_and_may_begin_again(folder):
     RunWriter.create(folder, "seed: Größe\n", MANIFEST).close()
     (folder / "manifest.json").rename(folder / ".manifest.json.123-4.tmp")  # killed before renaming
-    with pytest.raises(RecordError, match=r"no run, it lacks `manifest.json`"):
+    with pytest.raises(RecordError, match=r"no run: it lacks `manifest.json`"):
         Run(folder)
     with pytest.raises(SettingError, match="is not empty"):
         RunWriter.create(folder, "another: recipe\n", MANIFEST)
