@@ -206,4 +206,4 @@ def test_time_is_told_with_its_interval(seconds: float, told: str):
 
 def test_sizes_and_lengths_are_told_in_two_digits():
     assert [duration(s) for s in (0.34, 14.2, 190)] == ["0.3 s", "14 s", "3.2 min"]
-    assert [size(n) for n in (1_234_000_000, 3_400_000)] == ["1.2 GB", "0.003 GB"]
+    assert [size(n) for n in (1_234_000_000, 3_400_000)] == ["1.2 GB", "3.4 MB"]

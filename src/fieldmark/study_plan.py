@@ -76,7 +76,7 @@ def _tell_counts(console: Console, study: Study, asked: Plan) -> None:
     lines = [
         f"{asked.cells} cells ({asked.duplicates} duplicates), {asked.runs} runs, "
         f"{asked.done} of them done; judged by {study.design.metric}",
-        f"{asked.passes} passes over the photos are needed, {asked.passes_saved} are saved",
+        f"passes over the photos: {asked.passes} needed, {asked.passes_saved} saved",
     ]
     if asked.later:
         lines.append(f"up to {asked.later} more points are proposed as results come")
@@ -156,8 +156,8 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes, as `1.2 GB`."""
-    return f"{count / 1e9:.1f} GB" if count >= 5e7 else f"{count / 1e9:.3f} GB"
+    """Bytes, as `1.2 GB` or `3.4 MB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 5e7 else f"{count / 1e6:.1f} MB"
 
 
 def _unit(seconds: float) -> tuple[str, float]:
