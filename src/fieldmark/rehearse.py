@@ -22,7 +22,7 @@ from fieldmark.errors import RecipeError, SettingError, TrainingError
 from fieldmark.ledger import Reporter
 from fieldmark.metrics import cross_entropies, cross_entropy, top1
 from fieldmark.predict import evaluating
-from fieldmark.rates_tried import Losses, read_stage, try_rates
+from fieldmark.rates_tried import Losses, is_ladder, read_stage, try_rates
 from fieldmark.recipe import Recipe
 from fieldmark.rehearsed import RECORD, Record, alike
 from fieldmark.throwaway import Throwaway
@@ -32,7 +32,8 @@ from fieldmark.training.stage import Batch
 
 BY_HEART, BY_HEART_LOSS, BY_HEART_STEPS = 20, 0.05, 200
 LOOK_EVERY = 10  # steps, at the batch that is learned by heart
-BLANK_STEPS = 60
+# Slow heads name no more photos after 60 steps; where a step takes milliseconds, wait.
+BLANK_STEPS, BLANK_STEPS_ON_PHOTOS = 240, 60
 
 
 def rehearse(
@@ -136,11 +137,12 @@ def compare_with_blank(copy: Throwaway, number: int) -> Record | None:
     labels = np.array([photo.label for photo in copy.task.part("val")])
     if not len(labels):
         return None
-    found: Record = {"images": len(labels), "steps": BLANK_STEPS, "reason": None}
+    steps = BLANK_STEPS_ON_PHOTOS if is_ladder(copy.task.recipe, number) else BLANK_STEPS
+    found: Record = {"images": len(labels), "steps": steps, "reason": None}
     blank, logits = copy.blank(number), []
     for name, shown in (("real", None), ("blank", blank)):
         try:
-            logits.append(_after_short_training(copy, number, shown, len(labels)))
+            logits.append(_after_short_training(copy, number, shown, steps, len(labels)))
             found[f"{name}_top1"] = top1(logits[-1], labels)
         except TrainingError as error:
             found |= {f"{name}_top1": 0.0, "reason": str(error)}
@@ -174,7 +176,7 @@ def lead_in_loss(
 
 
 def _after_short_training(
-    copy: Throwaway, number: int, blank: Tensor | None, count: int
+    copy: Throwaway, number: int, blank: Tensor | None, steps: int, count: int
 ) -> NDArray[np.float32]:
     """Logits (N, K) of `count` val photos after the stage's first steps.
 
@@ -186,7 +188,7 @@ def _after_short_training(
 
     inputs = copy.enter(number)
     batches = ([see(batch) for batch in step] for step in copy.batches(number))
-    for _ in copy.steps(number, islice(batches, BLANK_STEPS), count=BLANK_STEPS):
+    for _ in copy.steps(number, islice(batches, steps), count=steps):
         pass
     if blank is None:
         return inputs.logits("val")

@@ -107,7 +107,7 @@ def learns(found: Mapping[str, Any]) -> bool:
 def blank_photos_do_as_well(run: RunEvidence) -> Seen:
     """Karpathy, "input-independent baseline"; within two standard errors, of the loss as well.
 
-    A stage that learns slowly names no more photos after 60 steps, but its loss is lower already.
+    A stage that learns slowly names no more photos by then, but its loss is lower already.
     """
     found = run.rehearsal.get("blank")
     if not found:
