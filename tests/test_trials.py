@@ -25,6 +25,7 @@ RECIPE = """\
 data: {folder: "%s", image_size: 32, resize_size: 36, test_fraction: 0.1%s}
 backbone: {name: test_resnet, weights: none}
 pooling: {name: %s}
+%s
 precision: float32
 threads: 1
 stages:
@@ -38,9 +39,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory, draw_squares) -> Path:
 
 
 def _recipe(
-    photos: Path, *, pooling: str = "average", lr: float = 1, more: str = "", data: str = ""
+    photos: Path,
+    *,
+    pooling: str = "average",
+    head: str = "",
+    lr: float = 1,
+    more: str = "",
+    data: str = "",
 ) -> Recipe:
-    return check_text(RECIPE % (photos, data, pooling, lr, more), Recipe, name="recipe.yaml")
+    return check_text(RECIPE % (photos, data, pooling, head, lr, more), Recipe, name="recipe.yaml")
 
 
 @pytest.fixture
@@ -81,6 +88,9 @@ def _count_looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         {"lr": 0.5, "pooling": "compact_bilinear, sketch_dim: 300"},
         {"data": ", train_fraction: 0.4"},
         {"lr": 0.5, "data": ", mirror: true", "more": ", views: 3"},
+        {"head": "head: {drop_rate: 0.4}", "pooling": "compact_bilinear, sketch_dim: 300"},
+        {"head": "head: {drop_rate: 0.4}", "data": ", mirror: true", "more": ", views: 3"},
+        {"head": "head: {drop_rate: 0.2}", "more": ", optimizer: nesterov, accumulate: 2"},
     ],
 )
 def test_together_is_alone(

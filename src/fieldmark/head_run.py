@@ -79,9 +79,10 @@ class Head:
         return pooling.model_dump_json(), head.signed_sqrt, head.l2_normalize, self.views, seed
 
     def order_key(self) -> tuple[object, ...]:
-        """Heads with one key take the same samples at each step."""
+        """Heads with one key take the same samples at each step, all of them whole, or none."""
         stage, length = self.stage, (str(self.stage.length), str(self.stage.eval_every))
-        return self.recipe.seed, stage.samples_per_step, stage.sampling, self.views, *length
+        order = (self.recipe.seed, stage.samples_per_step, stage.sampling, self.views, *length)
+        return *order, bool(self.settings.drop_rate)
 
 
 def write_head(task: Task, head: Head, photos: Sequence[Photo]) -> Outcome:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fieldmark.build import Task, make_model
+from fieldmark.build import Task, make_model, seed_for
 from fieldmark.data.dataset import Photo
 from fieldmark.data.portion import deal, first_part
 from fieldmark.exact_stage import TOLERANCE, exact_decay, not_converged
@@ -74,8 +74,8 @@ def _model(task: Task, recipe: Recipe) -> Model:
 
 
 def up_to_classifier(task: Task, recipe: Recipe) -> nn.Sequential:
-    """From feature maps to what the classifier sees."""
-    return nn.Sequential(*_model(task, recipe).chain()[1:-1])
+    """From feature maps to what the classifier sees, nothing of it hidden by dropout."""
+    return nn.Sequential(*_model(task, recipe).chain()[1:-1]).eval()
 
 
 def _features(
@@ -104,7 +104,9 @@ def start_head(task: Task, trial: Trial) -> Head | None:
     more = (stage.l1, stage.clip_norm, stage.average, stage.stop_after, stage.snapshot_every)
     if not plain or any(more) or stage.class_weights is not None:
         return None
-    if len(trial.recipe.stages) != 1 or trial.recipe.head.drop_rate:
+    # Masks belong to photos, and here each view of one is a sample of its own.
+    drops_of_views = stage.views > 1 and trial.recipe.head.drop_rate
+    if len(trial.recipe.stages) != 1 or drops_of_views:
         return None
     model = _model(task, trial.recipe)
     if stage.solver == "lbfgs":
@@ -127,6 +129,8 @@ def start_head(task: Task, trial: Trial) -> Head | None:
         weight_decay=stage.weight_decay * decay,
         bias_decay=stage.weight_decay * bias_decay,
         label_smoothing=stage.label_smoothing,
+        drop_rate=trial.recipe.head.drop_rate,
+        drop_seed=seed_for(trial.recipe.seed, "stage", 0),
     )
     return Head(trial, settings)
 

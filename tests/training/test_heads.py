@@ -10,9 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fieldmark.layers.dropout import SampleDropout, drawn_for
 from fieldmark.training import dual_heads, many_heads
 from fieldmark.training.dual_heads import DualHeads
-from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings, PrimalHeads
+from fieldmark.training.heads import (
+    DropoutHeads,
+    FrozenFeatures,
+    Heads,
+    HeadSettings,
+    PrimalHeads,
+)
 from fieldmark.training.many_heads import train_heads
 
 PHOTOS, TRAINED, CLASSES, BATCH = 60, 40, 5, 8
@@ -92,16 +99,16 @@ def _alone(
         for group, lr in zip(optimizer.param_groups, (head.lr, head.bias_lr), strict=True):
             group["lr"] = lr * head.factor(number)
         optimizer.zero_grad()
-        loss = F.cross_entropy(
-            linear(rows[samples].double()), labels[samples], label_smoothing=head.label_smoothing
-        )
+        with drawn_for(head.drop_seed + number, samples):
+            shown = SampleDropout(head.drop_rate)(rows[samples].double())
+        loss = F.cross_entropy(linear(shown), labels[samples], label_smoothing=head.label_smoothing)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     return linear, losses
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, DropoutHeads])
 def test_each_head_is_what_torch_makes_of_it_alone(
     form: Callable[..., Heads],
     features: FrozenFeatures,
@@ -110,6 +117,12 @@ def test_each_head_is_what_torch_makes_of_it_alone(
     settings: list[HeadSettings],
 ) -> None:
     steps = _steps(epochs=20)
+    if form is DropoutHeads:
+        drops = [(0.0, 3), (0.5, 3), (0.2, 4), (0.5, 3), (0.5, 4), (0.2, 3), (0.9, 0)]
+        settings = [
+            replace(head, drop_rate=rate, drop_seed=seed)
+            for head, (rate, seed) in zip(settings, drops, strict=True)
+        ]
     together = form([features], train, labels, settings)
     losses = torch.stack([together.step(number, rows) for number, rows in enumerate(steps)])
     logits = together.logits(torch.arange(PHOTOS))

@@ -39,11 +39,20 @@ class SampleDropout(nn.Dropout):
         drawn = _drawn.get()
         if drawn is None or not self.training:
             return super().forward(input)
-        seed, samples = drawn
-        width = input[0].numel()
-        chances = np.stack([_uniform(seed, sample, width) for sample in samples.tolist()])
-        kept = torch.from_numpy(chances >= self.p).view(input.shape).to(input)
-        return input * kept.div_(1 - self.p)
+        kept = chances(*drawn, input[0].numel()).view(input.shape) >= self.p
+        return input * kept.to(input).div_(1 - self.p)
+
+
+def chances(seed: int, samples: Tensor, width: int) -> Tensor:
+    """What each entry of a sample's mask is drawn by, (B, width) float32 in [0, 1).
+
+    Args:
+        seed: Of the step, below 2^64.
+        samples: Their numbers, (B,) int64.
+        width: Entries of one sample.
+    """
+    each = [_uniform(seed, sample, width) for sample in samples.tolist()]
+    return torch.from_numpy(np.stack(each))
 
 
 def _uniform(seed: int, sample: int, count: int) -> npt.NDArray[np.float32]:

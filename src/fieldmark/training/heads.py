@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fieldmark.layers.dropout import chances
+
 STRIPS = 6  # of a matrix of products: with more, those left out no longer pay for narrow ones
 
 Column = NDArray[np.float64]  # (H,): a number for each head, exact enough to be multiplied up
@@ -36,6 +38,8 @@ class HeadSettings:
         weight_decay: L2 decay of the weight.
         bias_decay: L2 decay of the bias.
         label_smoothing: Share of each label that is spread over all classes.
+        drop_rate: Share of a sample's entries that is hidden, anew at each step.
+        drop_seed: Of what is hidden; the step's number is added to it.
         factor: Step, from 0, to the multiplier of the rates.
     """
 
@@ -48,6 +52,8 @@ class HeadSettings:
     weight_decay: float = 0.0
     bias_decay: float = 0.0
     label_smoothing: float = 0.0
+    drop_rate: float = 0.0
+    drop_seed: int = 0
     factor: Callable[[int], float] = lambda _: 1.0
 
 
@@ -177,12 +183,16 @@ class PrimalHeads(Heads):
         flat = self.features[0].rows[photos] @ self._weight.flatten(0, 1).T
         return flat.view(len(photos), *self.bias.shape)
 
+    def _slope(self, samples: Tensor, grad: Tensor) -> Tensor:
+        """Gradient of the weights, (H, K, D), from that of the logits, (B, H, K)."""
+        batch = self.features[0].rows[self.train[samples]]  # (B, D)
+        return (grad.flatten(1).T @ batch).view_as(self._weight)
+
     def _move(self, samples: Tensor, grad: Tensor, lr: Column) -> None:
         momentum, decay, rate = (
             float32(scalar)[:, None, None] for scalar in (self._momentum, self._decay, lr)
         )
-        batch = self.features[0].rows[self.train[samples]]  # (B, D)
-        slope = (grad.flatten(1).T @ batch).view_as(self._weight)
+        slope = self._slope(samples, grad)
         if self._decay.any():
             slope.addcmul_(decay, self._weight)
         self._velocity.mul_(momentum).add_(slope)
@@ -192,6 +202,44 @@ class PrimalHeads(Heads):
         else:
             moved = self._velocity
         self._weight.addcmul_(-rate, moved)
+
+
+class DropoutHeads(PrimalHeads):
+    """Heads that hide entries of their samples: no products of pairs hold for two steps.
+
+    Those of one rate and seed see the same, which is made once for all of them.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._alike: dict[tuple[float, int], list[int]] = {}
+        for number, head in enumerate(self.heads):
+            self._alike.setdefault((head.drop_rate, head.drop_seed), []).append(number)
+        self._shown: list[tuple[list[int], Tensor]] = []
+
+    def step(self, number: int, samples: Tensor) -> Tensor:
+        """One step of every head on the same samples, each on what its rate leaves of them."""
+        batch = self.features[0].rows[self.train[samples]]  # (B, D)
+        drawn = {seed: chances(seed + number, samples, batch.shape[1]) for _, seed in self._alike}
+        self._shown = [
+            (heads, batch * (drawn[seed] >= rate).float().div_(1 - rate))
+            for (rate, seed), heads in self._alike.items()
+        ]
+        return super().step(number, samples)
+
+    def _logits_of(self, samples: Tensor) -> Tensor:
+        logits = self._weight.new_empty(len(samples), *self.bias.shape)
+        for heads, batch in self._shown:
+            flat = batch @ self._weight[heads].flatten(0, 1).T
+            logits[:, heads] = flat.view(len(samples), len(heads), -1)
+        return logits
+
+    def _slope(self, samples: Tensor, grad: Tensor) -> Tensor:  # noqa: ARG002 - as they are shown
+        slope = torch.empty_like(self._weight)
+        for heads, batch in self._shown:
+            flat = grad[:, heads].flatten(1).T @ batch
+            slope[heads] = flat.view(len(heads), *self._weight.shape[1:])
+        return slope
 
 
 def column(values: Iterable[float]) -> Column:

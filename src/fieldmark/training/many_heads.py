@@ -7,13 +7,19 @@ import torch
 from torch import Tensor
 
 from fieldmark.training.dual_heads import DualHeads
-from fieldmark.training.heads import FrozenFeatures, Heads, HeadSettings, PrimalHeads
+from fieldmark.training.heads import (
+    DropoutHeads,
+    FrozenFeatures,
+    Heads,
+    HeadSettings,
+    PrimalHeads,
+)
 
 Watch = Callable[[list[int], int, Heads], None]
 
 # Of weights and momentum. A step of `PrimalHeads` goes through all of them, so they should stay in
 # a shared third-level cache; `DualHeads` go through theirs once in several steps.
-MOST_BYTES = {PrimalHeads: 8 << 20, DualHeads: 64 << 20}
+MOST_BYTES = {PrimalHeads: 8 << 20, DropoutHeads: 8 << 20, DualHeads: 64 << 20}
 
 
 def train_heads(
@@ -76,11 +82,13 @@ class _Chunk:
 def _form(
     features: FrozenFeatures, heads: Sequence[HeadSettings], train: int, taken: int
 ) -> type[Heads]:
-    """The cheaper of the two for so many photos to train on and samples taken, in products.
+    """The cheaper form for so many photos to train on and samples taken, in products.
 
     A step of `PrimalHeads` also goes six times through all weights, which doubles its cost. Where
     rows are many, as with several views, and heads are few, the products of all pairs do not pay.
     """
+    if any(head.drop_rate for head in heads):
+        return DropoutHeads
     rows, D = features.rows.shape
     each = 2 * taken * len(heads) * len(heads[0].bias)
     return DualHeads if rows**2 * D + each * train < each * 2 * D else PrimalHeads
