@@ -35,7 +35,7 @@ from fieldmark.studies.run import Run
 from fieldmark.train import settled, train
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.loss import Loss
-from fieldmark.training.stage import _seeded
+from fieldmark.training.stage import seeded
 from fieldmark.training.world import _state
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -161,7 +161,7 @@ def test_a_step_draws_on_a_gpu_what_its_seed_says(monkeypatch: pytest.MonkeyPatc
     states = [generator.get_state() for generator in (torch.default_generator, *of_gpus)]
 
     def drawn(seed: int) -> list[float]:
-        with _seeded(seed, torch.device("cuda", 1)):
+        with seeded(seed, torch.device("cuda", 1)):
             return [torch.rand(()).item(), torch.rand((), generator=of_gpus[1]).item()]
 
     first = drawn(3)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fieldmark.build import Task
 from fieldmark.data.dataset import Photo
 from fieldmark.ledger import keep_predictions
-from fieldmark.metrics import log_softmax
+from fieldmark.metrics import cross_entropies
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.studies.run import RunWriter
 from fieldmark.studies.trial import Outcome, Trial
@@ -65,7 +65,7 @@ class Head:
         """Note what the head says of photos after a step; of the last step, every logit."""
         labels = np.array([photos[position].label for position in positions])
         with np.errstate(all="ignore"):  # of a head that diverged, which is told at the end
-            losses = -log_softmax(logits)[np.arange(len(labels)), labels]
+            losses = cross_entropies(logits, labels)
         right = float((logits.argmax(1) == labels).sum())
         seen = np.array([len(labels), losses.sum(), right])
         self.curve.setdefault(step, {}).setdefault(split, []).append(seen)

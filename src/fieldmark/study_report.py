@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fieldmark.diagnosis_report import study_diagnosis
-from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain, words
+from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, settings_of, words
 from fieldmark.studies.effects import AnsweredCell, Effect, Setting, main_effects, study_spread
 from fieldmark.studies.learning_curve import fit_curve
 from fieldmark.studies.selection import best_cell
@@ -27,7 +27,7 @@ def rows_of(study: Study) -> list[dict[str, object]]:
         each = sorted({states[slot.key] for slot in study.slots_of(cell)})
         rows.append(
             {
-                **{name: plain(value) for name, value in cell.points[0].items()},
+                **settings_of(cell),
                 "mean": found.mean,
                 "seeds": found.seeds,
                 "status": ", ".join(each),

@@ -28,7 +28,7 @@ from fieldmark.predict import photo_logits
 from fieldmark.recipe import Stage
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.optim import make_optimizer, parameter_plan
-from fieldmark.training.stage import Batch, set_trainable, train_steps
+from fieldmark.training.stage import Batch, seeded, set_trainable, train_steps
 
 SHORT = 100  # steps of each stage before the one that is tried
 
@@ -162,11 +162,11 @@ class Throwaway:
         """The loss of each step's batches where stage `number` begins; no step is taken."""
         self.enter(number)
         network, seed = self.network(number), self._seed(number)
+        device = self._inputs[number].device
         loss = stage_loss(self.task, self.task.recipe.stages[number])
         for step, parts in enumerate(batches):
             total = 0.0
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed + step)  # as `train_steps` does
+            with torch.no_grad(), seeded(seed + step, device):  # as `train_steps` does
                 for part in parts:
                     with drawn_for(seed + step, part.indices):
                         total += loss.total(network(part.inputs), part.labels).item()

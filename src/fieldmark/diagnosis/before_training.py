@@ -175,9 +175,15 @@ def rate_far_above_range(run: RunEvidence) -> Seen:
     for stage, test in tests.items():
         lr = own.get(stage, test.get("stage_lr"))
         place = lowest_of(test)
-        if place and lr and lr >= FAR_ABOVE * place:
+        if place and lr and is_far_above(test, lr):
             return fires(stage=stage, lr=lr, times=lr / place, lower=place / 3)
     return clear(limit=FAR_ABOVE)
+
+
+def is_far_above(test: Mapping[str, Any], lr: float) -> bool:
+    """Whether a rate is off by orders, by a stage's range test."""
+    place = lowest_of(test)
+    return bool(place and lr >= FAR_ABOVE * place)
 
 
 def lowest_of(test: Mapping[str, Any]) -> float | None:

@@ -5,10 +5,9 @@ from collections import defaultdict
 from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
 from fieldmark.diagnosis.study_evidence import StudyEvidence, last_keys
 from fieldmark.errors import FieldmarkError
-from fieldmark.language import Said, Words, axis_words, settings_words
-from fieldmark.studies.answered import plain
+from fieldmark.language import Words, axis_words, settings_words
+from fieldmark.studies.answered import settings_of
 from fieldmark.studies.compare import changed_classes
-from fieldmark.studies.design import Cell
 from fieldmark.studies.effects import study_spread
 from fieldmark.studies.selection import best_cell
 
@@ -39,9 +38,10 @@ def best_is_luck(evidence: StudyEvidence) -> Seen:
     if verdict is None or len(evidence.answered) < 2:
         return unknown("not_recorded", key="answers photo by photo")
     luck = best_cell(evidence.answered, spread=study_spread(evidence.answered))
-    cells = {"best": _settings(best), "second": _settings(second)}
+    cells = {"best": best, "second": second}
+    words = {name: settings_words(settings_of(cell)) for name, cell in cells.items()}
     numbers: dict[str, Number] = {
-        **{name: Words("en").word(each) for name, each in cells.items()},
+        **{name: Words("en").word(each) for name, each in words.items()},
         "lead_points": 100 * verdict.difference,
         "low_points": 100 * verdict.low,
         "high_points": 100 * verdict.high,
@@ -49,11 +49,7 @@ def best_is_luck(evidence: StudyEvidence) -> Seen:
         "luck_points": 100 * luck.optimism,
     }
     seen = clear(**numbers) if verdict.answer == "real" else fires(**numbers)
-    return seen.in_words(**cells)
-
-
-def _settings(cell: Cell) -> tuple[Said, ...]:
-    return settings_words({name: plain(value) for name, value in cell.points[0].items()})
+    return seen.in_words(**words)
 
 
 @check(

@@ -16,7 +16,7 @@ from typing import Any
 from fieldmark.diagnosis.evidence import RunEvidence
 from fieldmark.diagnosis.finding import AMONG, Among, Check, Finding, Severity
 from fieldmark.language import Words
-from fieldmark.studies.answered import plain
+from fieldmark.studies.answered import settings_of
 from fieldmark.studies.design import Cell
 from fieldmark.studies.run import Run
 
@@ -85,7 +85,7 @@ def _shared(
         common=_in_common(agree, cells),
         in_best=best in agree,
         cell=example.cell.hash,
-        example=_settings(example.cell),
+        example=settings_of(example.cell),
         seed=example.seed,
     )
     severity: Severity = "note" if among.is_elsewhere else finding.severity
@@ -100,13 +100,9 @@ def _shared(
     )
 
 
-def _settings(cell: Cell) -> dict[str, Any]:
-    return {name: plain(value) for name, value in cell.points[0].items()}
-
-
 def _in_common(agree: Sequence[str], cells: Mapping[str, Sequence[Examined]]) -> Mapping[str, str]:
     """The axes along which some cells have only a part of the settings there are."""
-    of = {name: _settings(runs[0].cell) for name, runs in cells.items()}
+    of = {name: settings_of(runs[0].cell) for name, runs in cells.items()}
     axes = next(iter(of.values()))
     found = {}
     for axis in axes:

@@ -99,10 +99,13 @@ def best_at_the_edge(evidence: StudyEvidence) -> Seen:
         return short
     for axis, side, at in _edges(evidence, axes):
         if axis.space or _better_than_inside(evidence, axis):
-            further = _further(evidence, axis, side)
-            seen = fires(axis=axis.name, best=at, side=side, next=further)
-            return seen.in_words(axis=axis_words(axis.name))
+            return _at_the_edge(evidence, axis, side, at)
     return clear()
+
+
+def _at_the_edge(evidence: StudyEvidence, axis: Axis, side: str, at: float) -> Seen:
+    seen = fires(axis=axis.name, best=at, side=side, next=_further(evidence, axis, side))
+    return seen.in_words(axis=axis_words(axis.name))
 
 
 def _further(evidence: StudyEvidence, axis: Axis, side: str) -> float:
@@ -141,9 +144,7 @@ def decay_at_the_edge(evidence: StudyEvidence) -> Seen:
         return short
     for axis, side, at in _edges(evidence, axes):
         if _one_way(evidence, axis) and (axis.space or _better_than_inside(evidence, axis)):
-            further = _further(evidence, axis, side)
-            seen = fires(axis=axis.name, best=at, side=side, next=further)
-            return seen.in_words(axis=axis_words(axis.name))
+            return _at_the_edge(evidence, axis, side, at)
     return clear()
 
 

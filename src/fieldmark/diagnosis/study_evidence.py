@@ -5,7 +5,7 @@ from functools import cached_property
 
 from fieldmark.diagnosis.finding import Seen, unknown
 from fieldmark.errors import FieldmarkError
-from fieldmark.studies.answered import answered_cells, plain
+from fieldmark.studies.answered import answered_cells, settings_of
 from fieldmark.studies.compare import compare
 from fieldmark.studies.design import Cell
 from fieldmark.studies.effects import AnsweredCell, study_spread
@@ -97,7 +97,7 @@ class StudyEvidence:
             return None
 
     def _answers(self, cell: Cell) -> AnsweredCell | None:
-        wanted = {name: plain(value) for name, value in cell.points[0].items()}
+        wanted = settings_of(cell)
         return next((each for each in self.answered if dict(each.settings) == wanted), None)
 
 

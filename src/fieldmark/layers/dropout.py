@@ -39,8 +39,7 @@ class SampleDropout(nn.Dropout):
         drawn = _drawn.get()
         if drawn is None or not self.training:
             return super().forward(input)
-        kept = chances(*drawn, input[0].numel()).view(input.shape) >= self.p
-        return input * kept.to(input).div_(1 - self.p)
+        return hide(input, chances(*drawn, input[0].numel()).view(input.shape), self.p)
 
 
 def chances(seed: int, samples: Tensor, width: int) -> Tensor:
@@ -53,6 +52,11 @@ def chances(seed: int, samples: Tensor, width: int) -> Tensor:
     """
     each = [_uniform(seed, sample, width) for sample in samples.tolist()]
     return torch.from_numpy(np.stack(each))
+
+
+def hide(samples: Tensor, drawn: Tensor, share: float) -> Tensor:
+    """A share of the entries set to 0 by what they are drawn, the rest scaled up, (B, ...)."""
+    return samples * (drawn >= share).to(samples).div_(1 - share)
 
 
 def _uniform(seed: int, sample: int, count: int) -> npt.NDArray[np.float32]:

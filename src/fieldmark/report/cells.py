@@ -19,7 +19,7 @@ from fieldmark.report.sentences import (
     effect_sentence,
     guess_sentences,
 )
-from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain
+from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain, settings_of
 from fieldmark.studies.design import Cell
 from fieldmark.studies.effects import AnsweredCell, Effect, main_effects, study_spread
 from fieldmark.studies.learning_curve import fit_curve
@@ -139,7 +139,7 @@ def study_answer(cells: CellsOf) -> list[Said]:
     elif cells.best_pair:
         cell, found = cells.best_pair
         shown = f"{found.mean:.4f}" if cells.metric.endswith("loss") else f"{found.mean:.1%}"
-        words = settings_words({k: plain(v) for k, v in cell.points[0].items()})
+        words = settings_words(settings_of(cell))
         told.append(
             said("answer.best_so_far", name=words, metric=metric_words(cells.metric), value=shown)
         )

@@ -8,7 +8,7 @@ from typing import Any
 from fieldmark import durable
 from fieldmark.charts.rates import rates_data
 from fieldmark.diagnosis.before_training import (
-    FAR_ABOVE,
+    is_far_above,
     leads_in_loss,
     leads_in_top1,
     learns,
@@ -141,9 +141,7 @@ def _rates(stage: str, found: Record, lr: float) -> Outcome:
         for before, steps in found["after"].items()
     )
     begun = said("rehearsed.begun", after=after) if after else ""
-    lowest = lowest_of(found)
-    is_far_above = lowest is not None and lr >= FAR_ABOVE * lowest
-    check = "rate_far_above_range" if is_far_above else "no_band_of_rates"
+    check = "rate_far_above_range" if is_far_above(found, lr) else "no_band_of_rates"
     if found["band"] is None:
         ends = {"low": found["lr"][0], "high": found["lr"][-1]}
         rises = {"rises": found["rises"]} if found["why"] == "plateau" else {}
@@ -160,7 +158,7 @@ def _rates(stage: str, found: Record, lr: float) -> Outcome:
         low=low,
         high=high,
         own=said(f"rehearsed.{place}", lr=lr),
-        lowest=lowest,
+        lowest=lowest_of(found),
         seeds=len(found["seeds"]),
         batch=found["batch_size"],
         decay=found["weight_decay"],

@@ -6,6 +6,7 @@ from typing import Any
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.studies.answers import Answers, read_answers
+from fieldmark.studies.design import Cell
 from fieldmark.studies.effects import AnsweredCell, Setting
 from fieldmark.studies.learning_curve import LEAST_AMOUNTS
 from fieldmark.studies.study import Study
@@ -23,13 +24,17 @@ def answered_cells(study: Study) -> list[AnsweredCell]:
         found = [results.get(slot.key) for slot in study.slots_of(cell)]
         finished = [result for result in found if result and result.status == "finished"]
         if len(finished) == len(found):
-            settings = {name: plain(value) for name, value in cell.points[0].items()}
             try:
                 answers = read_answers([result.folder for result in finished], split)
             except FieldmarkError:
                 continue  # its run was moved or removed; the table still has its number
-            cells.append(AnsweredCell(settings, answers, sum(r.seconds for r in finished)))
+            cells.append(AnsweredCell(settings_of(cell), answers, sum(r.seconds for r in finished)))
     return cells
+
+
+def settings_of(cell: Cell) -> dict[str, Setting]:
+    """A cell's setting of each axis, those that are no number or name as text."""
+    return {name: plain(value) for name, value in cell.points[0].items()}
 
 
 def at_their_best(study: Study, cells: Sequence[AnsweredCell]) -> list[AnsweredCell]:

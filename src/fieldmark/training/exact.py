@@ -106,8 +106,11 @@ class _Search:
             self.rows * stretch, self.labels, self.classes, decay * stretch.square(), of_bias
         )
 
-        def near_enough(_: object) -> None:
-            if problem.gap <= min(tolerance, share * problem.loss):
+        def is_near() -> bool:
+            return problem.gap <= min(tolerance, share * problem.loss)
+
+        def stop_when_near(_: object) -> None:
+            if is_near():
                 raise StopIteration
 
         begin = torch.cat([self.weight / stretch, self.bias[:, None] / of_bias], 1)
@@ -116,7 +119,7 @@ class _Search:
             begin.double().flatten().numpy(),
             jac=True,
             method="L-BFGS-B",
-            callback=near_enough,
+            callback=stop_when_near,
             options={"maxcor": _CORRECTIONS, "gtol": 0, "ftol": 0, "maxiter": _MOST_STEPS},
         )
         problem(result.x)
@@ -130,7 +133,7 @@ class _Search:
             self.bias - whole @ self.mean,
             problem.loss,
             problem.gap,
-            problem.gap <= min(tolerance, share * problem.loss),
+            is_near(),
         )
 
 

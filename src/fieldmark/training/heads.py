@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fieldmark.layers.dropout import chances
+from fieldmark.layers.dropout import chances, hide
 
 STRIPS = 6  # of a matrix of products: with more, those left out no longer pay for narrow ones
 
@@ -222,8 +222,7 @@ class DropoutHeads(PrimalHeads):
         batch = self.features[0].rows[self.train[samples]]  # (B, D)
         drawn = {seed: chances(seed + number, samples, batch.shape[1]) for _, seed in self._alike}
         self._shown = [
-            (heads, batch * (drawn[seed] >= rate).float().div_(1 - rate))
-            for (rate, seed), heads in self._alike.items()
+            (heads, hide(batch, drawn[seed], rate)) for (rate, seed), heads in self._alike.items()
         ]
         return super().step(number, samples)
 

@@ -171,7 +171,7 @@ class _Gradient:
         total = 0.0
         # What a backbone draws knows no sample; no two processes may draw the same.
         seed = (self.seed + (self.rank << 40)) % 2**63
-        with _seeded(seed, trained(self.optimizer)[0].device):
+        with seeded(seed, trained(self.optimizer)[0].device):
             for batch in batches:
                 with drawn_for(self.seed, batch.indices):
                     logits = self.network(batch.inputs)
@@ -202,7 +202,7 @@ class _Gradient:
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Inside, torch draws from `seed`, on the processor and on a GPU; after, as if nothing was."""
     generators = [torch.default_generator]
     if device.type == "cuda":
