@@ -277,3 +277,21 @@ def test_settings_that_want_their_own_rate_are_told_in_words(study):
     found = look("nuisance_not_tuned", study([SIZE, BATCH], lambda _: 0.5))
     assert found.title.startswith("Settings of image size, batch size are compared")
     assert found.numbers["axes"] == "image_size, batch_size"
+
+
+def test_only_a_failure_says_why_runs_failed(study):
+    """A run that was ended early has a reason too."""
+    axis = {"key": "stages.head.lr", "values": list(range(1, 11))}
+    made = study([axis], lambda point: None if point["lr"] > 7 else 0.5)
+    (record,) = (made.folder / "cells" / made.cells[0].hash).glob("*.json")
+    ended = json.loads(record.read_text()) | {"status": "pruned", "reason": "median: behind."}
+    record.write_text(json.dumps(ended))
+    found = look("many_infeasible", Study(made.folder))
+    assert found.title == f"3 of 9 runs failed: {DIVERGED}"
+
+
+def test_an_end_that_no_recipe_goes_beyond_is_no_edge(study):
+    """All photos are the most that can be trained on."""
+    axis = {"key": "data.train_fraction", "values": [0.25, 0.5, 1.0]}
+    made = study([axis], lambda point: 0.5 + 0.3 * point["train_fraction"])
+    assert look("best_at_the_edge", made).outcome == "does not"
