@@ -295,3 +295,9 @@ def test_an_end_that_no_recipe_goes_beyond_is_no_edge(study):
     axis = {"key": "data.train_fraction", "values": [0.25, 0.5, 1.0]}
     made = study([axis], lambda point: 0.5 + 0.3 * point["train_fraction"])
     assert look("best_at_the_edge", made).outcome == "does not"
+
+
+def test_settings_that_are_mappings_are_no_numbers(study):
+    schedules = [{"name": "cosine"}, {"name": "step", "every": "4 epochs"}, {"name": "constant"}]
+    axis = {"key": "stages.head.schedule", "values": schedules}
+    assert look("best_at_the_edge", study([axis], lambda _: 0.5)).outcome == "cannot tell"
