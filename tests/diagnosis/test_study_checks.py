@@ -301,3 +301,13 @@ def test_settings_that_are_mappings_are_no_numbers(study):
     schedules = [{"name": "cosine"}, {"name": "step", "every": "4 epochs"}, {"name": "constant"}]
     axis = {"key": "stages.head.schedule", "values": schedules}
     assert look("best_at_the_edge", study([axis], lambda _: 0.5)).outcome == "cannot tell"
+
+
+def test_more_trials_cost_so_many_at_each_point_of_the_grid(study):
+    made = study([SIZE, *SPACES], lambda _: 0.5, search={"trials": 5}, seeds=2)
+    (more,) = [
+        each
+        for each in next_experiments_of_study(made, [look("too_few_trials", made)])
+        if "search.trials=20" in each.command
+    ]
+    assert more.seconds == pytest.approx(5 * 3 * 15 * 2)
