@@ -191,6 +191,7 @@ def test_what_only_a_combination_breaks_is_told_as_one(design):
         ("axes.1.space={low: 0, high: 1, log: true}", r"`low` must be above 0 where `log` is true"),
         ("axes.1.space={low: 1, choices: [1, 2]}", r"give `choices`, or `low` and `high`"),
         ("axes.1.space={low: 0.5, high: 2, integer: true}", r"must be whole numbers"),
+        ("axes.1.space={low: 1, high: .inf, integer: true}", r"`axes.1.space.high` .*finite"),
         (
             "search.sampler=cma",
             r"`search.sampler` should be 'random', 'quasi-random', 'tpe' or 'gp'",

@@ -36,6 +36,7 @@ def _plain(value: Any) -> Any:
 
 
 Setting = Annotated[Any, AfterValidator(_plain)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Keys = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
@@ -46,9 +47,9 @@ Keys = Annotated[
 class Space(Section):
     """Where a sampler may look: an interval or choices."""
 
-    low: float | None = None
+    low: Finite | None = None
     """The interval's lower end."""
-    high: float | None = None
+    high: Finite | None = None
     """Its upper end."""
     log: bool = False
     """Whether equal ratios count the same, as for a learning rate; else equal differences do."""
