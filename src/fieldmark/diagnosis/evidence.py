@@ -1,5 +1,6 @@
 """What checks look at: a run's curves by stage and what else it recorded; a study's cells."""
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -244,7 +245,8 @@ def _counts(run: Run) -> dict[str, int]:
     counts = {name: int(count) for name, count in run.manifest.get("counts", {}).items()}
     for path in (run.folder / "predictions").glob("*.parquet"):
         if path.stem not in counts:
-            counts[path.stem] = pl.scan_parquet(path).select(pl.len()).collect().item()
+            content = io.BytesIO(path.read_bytes())  # its name may be no Unicode
+            counts[path.stem] = len(pl.read_parquet(content, columns=["path"]))
     return counts
 
 
