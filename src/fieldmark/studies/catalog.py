@@ -174,8 +174,9 @@ class Catalog:
             else:
                 if place in self._opened:
                     self._opened[place].read_again()
-                found = self._opened.setdefault(place, Study.open(self.folder / place))
-                summary = _summarize_study(found, place)
+                else:
+                    self._opened[place] = Study.open(self.folder / place)
+                summary = _summarize_study(self._opened[place], place)
                 new = self.studies.get(place) != summary
                 self.studies[place] = summary
         except (FieldmarkError, OSError, KeyError, TypeError, ValueError) as error:
