@@ -21,8 +21,11 @@ from fieldmark.checked_yaml import Section
 from fieldmark.network import Count
 from fieldmark.recipe import Name
 
-RESERVED = {"cell", "mean", "spread", "seeds", "failed", "status", "seconds", "reason"}
-"""Names of the other columns in a study's table."""
+RESERVED = {
+    *("cell", "mean", "spread", "seeds", "failed", "status", "seconds", "reason"),
+    *("best", "cells"),
+}
+"""Names of the other columns in a study's tables: of its cells, and of an axis's settings."""
 LOWER_IS_BETTER = {"loss", "calibration_error"}
 ADAPTIVE = {"tpe", "gp"}
 
