@@ -55,7 +55,9 @@ def test_a_study_killed_before_its_first_record_is_begun_again(design, tmp_path)
     (tmp_path / "journal.jsonl").touch()
     with pytest.raises(RecordError, match="holds no design"):
         Study.open(tmp_path)
+    assert Study.found(tmp_path) is None
     assert len(Study.create(tmp_path, design()).cells) == 12
+    assert len(Study.found(tmp_path).cells) == 12
 
 
 def test_the_plan_of_the_grid_is_three_passes(design, tmp_path):

@@ -108,10 +108,7 @@ class Study:
             SettingError: the folder holds something else.
         """
         folder = Path(folder)
-        begun = (folder / JOURNAL).is_file() and durable.read(folder / JOURNAL)
-        known = cls(folder) if begun else None
-        if known is None and folder.is_dir() and not _was_only_begun(folder):
-            raise SettingError(f"`{folder}` is not empty, and holds no study. Name another folder.")
+        known = cls.found(folder)
         if known is not None and known.design.texts == design.texts:
             return known
         text, base, overrides = design.texts
@@ -138,7 +135,7 @@ class Study:
         Raises:
             SettingError: the folder holds something else.
         """
-        if (folder / JOURNAL).is_file():
+        if (folder / JOURNAL).is_file() and durable.read(folder / JOURNAL):
             return cls(folder)
         if folder.is_dir() and not _was_only_begun(folder):
             raise SettingError(f"`{folder}` is not empty, and holds no study. Name another folder.")
