@@ -36,6 +36,12 @@ def test_every_command_makes_a_recipe_that_is_changed(check, record, well):
     assert found.refuted_by == "It is refuted."
 
 
+def test_an_exact_head_that_underfits_has_no_rate_to_raise(record, well):
+    exact = {"solver": "lbfgs", "weight_decay": 1e-3, "schedule": "constant"}
+    (found,) = next_experiments(record((exact, well())), [finding("underfitting")])
+    assert overrides(found.command) == ["stages.head.weight_decay=0.0001"]
+
+
 @pytest.mark.parametrize(
     ("check", "expected", "seconds"),
     [
