@@ -30,6 +30,7 @@ from fieldmark.ledger import Silent
 from fieldmark.predict import Predictor, for_head, head_logits
 from fieldmark.probe import time_networks
 from fieldmark.recipe import Recipe
+from fieldmark.rehearse import rehearse
 from fieldmark.resume import _changes, resume
 from fieldmark.studies.run import Run
 from fieldmark.train import settled, train
@@ -275,6 +276,17 @@ def test_the_gpu_comes_near_what_the_processor_gives(tmp_path: Path, draw_square
     wanted = [path for path in sorted(photos.rglob("*")) if path.is_file()][:5]
     said = list(Predictor(runs["cuda"].folder).predict(wanted))
     assert [one.path for one in said] == wanted
+
+
+@GPU
+def test_a_recipe_is_rehearsed_on_the_gpu_stage_by_stage(tmp_path: Path, draw_squares):
+    photos, store = draw_squares(tmp_path / "photos", per_class=17), FeatureStore(tmp_path / "f")
+    recipe = check_text(RECIPE % photos, Recipe, ["device=cuda"])
+    for stage in ("head", "all"):
+        folder = tmp_path / stage
+        found = rehearse(recipe, folder, store=store, reporter=Silent(), stage=stage, seeds=2)
+        assert found["overfit"]["steps"] > 0
+        assert found["blank"]["images"] > 0
 
 
 @GPU
