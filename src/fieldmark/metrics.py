@@ -79,4 +79,4 @@ def wilson_interval(share: float, count: int, z: float = _Z95) -> tuple[float, f
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = share * (1 - share) / count + z * z / (4 * count * count)
     half = z / (1 + z * z / count) * float(np.sqrt(spread))
-    return centre - half, centre + half
+    return max(0.0, centre - half), min(1.0, centre + half)  # beyond by rounding alone

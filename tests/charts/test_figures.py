@@ -9,8 +9,9 @@ from fieldmark.charts.calibration import calibration_data
 from fieldmark.charts.confusion import classes_data, matrix_data, pairs_data
 from fieldmark.charts.cost import cost_data, stages_data
 from fieldmark.charts.forest import forest_data
-from fieldmark.charts.grid import Point, axis_data, heat_data
+from fieldmark.charts.grid import Point, axis_data, heat_chart, heat_data
 from fieldmark.charts.rates import amount_data, rates_data
+from fieldmark.language import Words
 from fieldmark.metrics import calibration_error, wilson_interval
 from fieldmark.studies.verdict import Verdict
 
@@ -35,6 +36,14 @@ def test_a_heat_map_shows_the_best_over_the_other_axes():
     losses = heat_data(POINTS, ("size", "dim"), "val/loss", lower_is_better=True)
     assert losses.cells["value"].to_list() == pytest.approx([0.4, 0.5, 0.8, 0.3])
     assert losses.cells["shade"].to_list()[2:] == [0, 6]
+
+
+def test_a_cell_that_named_nothing_rightly_has_its_interval_too():
+    low, high = wilson_interval(0.0, 40)
+    none = Point({"size": 1, "dim": 1}, 0.0, low, high)
+    drawn = heat_chart(heat_data([none], ("size", "dim"), "val/top1"), Words("en")).to_dict()
+    (rows,) = drawn["datasets"].values()
+    assert [row["interval"] for row in rows] == ["0.0% – 8.8%"]
 
 
 def test_a_heat_map_leaves_out_what_has_no_result():

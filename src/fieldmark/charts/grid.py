@@ -162,7 +162,7 @@ def heat_chart(data: HeatData, say: Words) -> Any:
         shown=pl.Series(shown, dtype=pl.String),
         interval=pl.Series(
             [
-                f"{_shown(low, data.metric)} – {_shown(high, data.metric)}" if low else ""
+                "" if low is None else f"{_shown(low, data.metric)} – {_shown(high, data.metric)}"
                 for low, high in data.cells.select("low", "high").rows()
             ],
             dtype=pl.String,
