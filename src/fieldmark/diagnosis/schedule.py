@@ -24,7 +24,6 @@ WAS_FALLING = 0.1  # of a fall in the second half of its way; ours
 WORTH_IT = 0.02  # of the loss it began with; ours
 HELD = 0.4  # of the loss it began with; ours
 SHORT_MEMORY = 0.25  # of the stage's steps; ours
-NOISY = 3.0  # times apart; ours
 
 
 def _at_full_rate(stage: StageEvidence, curve: Curve) -> Curve:
