@@ -18,6 +18,7 @@ from fieldmark.report.render import finding_text
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
 from fieldmark.studies.study import Study
+from fieldmark.study_report import sentences
 
 PHOTOS = 400
 BASE = """\
@@ -311,3 +312,16 @@ def test_more_trials_cost_so_many_at_each_point_of_the_grid(study):
         if "search.trials=20" in each.command
     ]
     assert more.seconds == pytest.approx(5 * 3 * 15 * 2)
+
+
+def test_cells_judged_by_other_photos_are_not_compared(study):
+    """As where the split itself is varied: then the means stand, and no verdict."""
+    made = study([SIZE], by("image_size", 0.5, 0.7, 0.9))
+    (folder,) = (made.folder / "cells" / made.cells[0].hash).glob("seed-0.1")
+    with RunWriter.open(folder) as writer:
+        paths = [f"other-{n}.jpg" for n in range(PHOTOS)]
+        labels = np.arange(PHOTOS) % 80
+        writer.predictions("val", paths, labels, np.eye(80)[labels])
+    found = look("best_is_luck", made)
+    assert found.why_not == "the record has no `answers photo by photo`"
+    assert sentences(made) == []

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fieldmark.errors import FieldmarkError
-from fieldmark.studies.answers import Answers, read_answers
+from fieldmark.errors import FieldmarkError, SettingError
+from fieldmark.studies.answers import Answers, check_same_photos, read_answers
 from fieldmark.studies.design import Cell
 from fieldmark.studies.effects import AnsweredCell, Setting
 from fieldmark.studies.learning_curve import LEAST_AMOUNTS
@@ -15,7 +15,11 @@ TRAIN_FRACTION = "data.train_fraction"
 
 
 def answered_cells(study: Study) -> list[AnsweredCell]:
-    """The cells all of whose seeds are finished; none where the objective is not top-1."""
+    """The cells all of whose seeds are finished.
+
+    None where the objective is not top-1, or where cells were judged by different photos, as where
+    the split itself is varied: nothing can be compared by photo then.
+    """
     if study.design.file.objective.metric != "top1":
         return []
     split, results = study.design.metric.partition("/")[0], study.results()
@@ -29,6 +33,11 @@ def answered_cells(study: Study) -> list[AnsweredCell]:
             except FieldmarkError:
                 continue  # its run was moved or removed; the table still has its number
             cells.append(AnsweredCell(settings_of(cell), answers, sum(r.seconds for r in finished)))
+    try:
+        for other in cells[1:]:
+            check_same_photos(cells[0].answers, other.answers)
+    except SettingError:
+        return []
     return cells
 
 
