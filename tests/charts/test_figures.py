@@ -100,7 +100,7 @@ def test_calibration_is_that_of_the_metric():
     labels = generator.integers(0, 4, 200)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     data = calibration_data(shares.max(1), logits.argmax(1) == labels)
-    assert data.error == pytest.approx(calibration_error(logits, labels, bins=10))
+    assert data.error == pytest.approx(calibration_error(logits, labels))
     assert data.bins["photos"].sum() == 200
     assert ((data.bins["low"] <= data.bins["accuracy"]) & (data.bins["high"] <= 1)).all()
 
