@@ -135,7 +135,9 @@ class Ledger:
 
     def judge(self, schedule: Schedule) -> None:
         """Count evaluations without a lower loss on `val`, and lower a `plateau` schedule."""
-        at, loss = self.at, self.at.latest.get("val/loss", 0.0)
+        at, loss = self.at, self.at.latest.get("val/loss")
+        if loss is None:
+            return
         if at.lowest is None or loss < at.lowest:
             at.lowest, at.waited = loss, 0
             return

@@ -72,6 +72,7 @@ def train(
     """
     reporter = reporter if world().leads else Silent()
     task = prepare(settled(recipe), store, reporter, open_test=open_test)
+    _check_judged(task)
     with begin(world().heard(folder), task) as writer:
         if rehearsals and world().leads:
             keep_what_holds(task.recipe, rehearsals, writer.folder)
@@ -115,6 +116,19 @@ def prepare(
         open_test=open_test,
         progress=lambda done, total: reporter.progress("photos", done, total, {}),
     )
+
+
+def _check_judged(task: Task) -> None:
+    """Refuse stages that go by the loss on `val` where there is none, as in a refit."""
+    for stage in task.recipe.stages:
+        asked = {"`stop_after`": stage.stop_after, "`plateau`": stage.schedule.name == "plateau"}
+        if not task.part("val") and any(asked.values()):
+            keys = " and ".join(key for key, value in asked.items() if value)
+            raise SettingError(
+                f"Stage {stage.name} goes by the loss on `val` ({keys}), and no photo is in `val`. "
+                f"Set `stages.{stage.name}.stop_after=null` and another schedule, with the length "
+                "that was found, or keep photos for `val`."
+            )
 
 
 def begin(folder: Path, task: Task) -> RunWriter:
