@@ -291,7 +291,8 @@ class Training:
     def conclude(self, *, open_test: bool) -> None:
         """Keep the weights and what the finished model says of every photo it may see."""
         _, inputs = self.enter(self.task.recipe.stages[-1])
-        self.tell_changed_photos()
+        if told := changed_photos(self.task, self.store.folder / CHECKED):
+            self.ledger.note(told)
         self.ledger.keep_weights(WEIGHTS, self.model.state_dict())
         splits: list[SplitName] = ["minitrain", "val"]
         if open_test:
@@ -302,12 +303,6 @@ class Training:
         if world().leads:
             run, view = Run(self.ledger.writer.folder), self.task.eval_view
             keep_looks(run, self.model, view, self.task.part("val"), self.task.dtype)
-
-    def tell_changed_photos(self) -> None:
-        """Say which photos were written to while they were trained on."""
-        if told := changed_photos(self.task, self.store.folder / CHECKED):
-            self.ledger.say(told)
-            self.ledger.writer.update_manifest(notes=[*self.ledger.writer.manifest["notes"], told])
 
     def keep_predictions(
         self, inputs: StageInputs, split: SplitName, name: str | None = None

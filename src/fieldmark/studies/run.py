@@ -185,7 +185,6 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         Raises:
             SettingError: the folder is not empty, or the manifest lacks `class_names`.
         """
-        folder = Path(folder)
         _check_room_for_a_run(folder, recipe_text)
         if "class_names" not in manifest:
             raise SettingError(f"A manifest needs `class_names`, got only {sorted(manifest)}.")
@@ -344,8 +343,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_room_for_a_run(folder: Path, recipe_text: str) -> None:
     """Refuse a folder that holds more than a run killed before its manifest leaves."""
-    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    names = [name for name in there if not durable.is_temporary(name)]
     left = {RECIPE: recipe_text.encode(), METRICS: b""}
-    if any(name not in left or (folder / name).read_bytes() != left[name] for name in names):
+    there = folder.iterdir() if folder.is_dir() else ()
+    others = (path for path in there if not durable.is_temporary(path.name))
+    if any(path.name not in left or path.read_bytes() != left[path.name] for path in others):
         raise SettingError(f"`{folder}` is not empty. Give each run a new folder, or remove it.")
