@@ -351,7 +351,7 @@ def test_a_stage_of_the_head_leaves_the_power_of_gem_alone(photos: Path, tmp_pat
 def test_what_goes_by_the_loss_on_val_is_refused_where_there_is_no_val(
     photos: Path, tmp_path: Path, setting: str, key: str
 ):
-    """Without the check a stage would end after its second evaluation, as if val had stood still."""
+    """Else a stage would end after its second evaluation, as if val had stood still."""
     told = rf"Stage head goes by the loss on `val` \(`{key}`\), and no photo is in `val`\. Set"
     with pytest.raises(SettingError, match=told):
         run(photos, tmp_path / "run", "data.val_fraction=0", f"stages.head.{setting}")

@@ -92,7 +92,7 @@ def _as_it_went(run: Run, stage: Stage) -> Stage:
     (begun, _), *looks = looks  # the first is before any step
     told: dict[str, Any] = {}
     if stage.stop_after and looks:
-        told |= {"stop_after": None, "length": Duration(looks[-1][0] - begun, "epochs")}
+        told |= {"stop_after": None, "length": _epochs(looks[-1][0] - begun)}
     if stage.schedule.name == "plateau":
         told["schedule"] = _without_plateau(stage.schedule, begun, looks)
     return stage.model_copy(update=told)
@@ -106,8 +106,12 @@ def _without_plateau(
     for epoch, loss in looks:  # as `Ledger.judge` does
         lowest, waited = (loss, 0) if loss < lowest else (lowest, waited + 1)
         if waited and waited % (schedule.patience or 1) == 0:
-            falls.append(Duration(epoch - begun, "epochs"))
+            falls.append(_epochs(epoch - begun))
     found = {"name": "multistep", "milestones": tuple(falls), "gamma": schedule.gamma}
     return Schedule.model_validate(
         {**(found if falls else {"name": "constant"}), "warmup": schedule.warmup}
     )
+
+
+def _epochs(amount: float) -> Duration:
+    return Duration.parse(f"{amount:g} epochs")  # no more digits than are written down

@@ -61,8 +61,13 @@ def read_lists(folder: Path, lists: Mapping[str, Path], group: str | None = None
     return photo_set(folder, photos, names)
 
 
-def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> pl.DataFrame:
-    """The named columns of a table as text, empty cells as null; other columns are left out.
+Row = dict[str, str | None]
+
+
+def read_table(
+    path: Path, required: tuple[str, ...], optional: tuple[str, ...]
+) -> list[tuple[int, Row]]:
+    """The named columns of each row that is not blank, and its number; an empty cell is None.
 
     Raises:
         DataError: The table can't be read or lacks a required column.
@@ -90,15 +95,17 @@ def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...])
             f"`{path}` must have one column each of plain values, and has not: {listed(odd)}. "
             f"Rename or rewrite those that are not meant."
         )
-    return table.select(
+    blank = table.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    cells = table.select(
         pl.col(name).cast(pl.String).str.strip_chars().replace("", None) for name in kept
     )
+    rows = enumerate(zip(cells.iter_rows(named=True), blank, strict=True), start=1)
+    return [(number, row) for number, (row, is_blank) in rows if not is_blank]
 
 
 def _table_entries(path: Path, split: str | None, group: str | None) -> Iterator[_Entry]:
     wanted = (group,) if group else ()
-    table = read_table(path, ("path", "label", *wanted), ("split", "group"))
-    for number, row in enumerate(table.iter_rows(named=True), start=1):
+    for number, row in read_table(path, ("path", "label", *wanted), ("split", "group")):
         yield _Entry(
             path=row["path"] or "",
             label=row["label"] or "",

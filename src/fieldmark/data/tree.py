@@ -170,7 +170,7 @@ def _is_passed_over(folder: Path) -> bool:
 
 def are_shut(errors: list[OSError]) -> DataError:
     """Says which folders nobody may look into: what lies in them must not be left out unseen."""
-    told = listed(f"{error.filename} ({error.strerror})" for error in errors)
+    told = listed(sorted(f"{error.filename} ({error.strerror})" for error in errors))
     return DataError(
         f"{len(errors)} folder(s) can't be looked into: {told}. Allow it, or move them elsewhere."
     )

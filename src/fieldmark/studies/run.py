@@ -347,4 +347,4 @@ def _check_room_for_a_run(folder: Path, recipe_text: str) -> None:
     there = folder.iterdir() if folder.is_dir() else ()
     others = (path for path in there if not durable.is_temporary(path.name))
     if any(path.name not in left or path.read_bytes() != left[path.name] for path in others):
-        raise SettingError(f"`{folder}` is not empty. Give each run a new folder, or remove it.")
+        raise SettingError(f"`{folder}` is not empty. Name another folder, or remove this one.")
