@@ -48,7 +48,7 @@ class Task:
         dtype: What the backbone computes in.
         device: What it computes on.
         skipped: Training photos left out because they can't be read.
-        contents: The beginning of each photo's content hash by key, once the files were checked.
+        contents: A `short_hash` of each photo of train and val by key, once files were checked.
         notes: What a person should know of the photos and their split, one line each.
     """
 
@@ -136,7 +136,8 @@ def check_files(
     if bad:
         shown = listed((f"{one.key} ({one.reason})" for one in audit.findings), between="; ")
         notes.append(f"{len(bad)} training photo(s) can't be read and are skipped: {shown}")
-    contents = {key: short_hash(content) for key, content in audit.hashes.items()}
+    seen = (photo.key for name in ("train", "val") for photo in parts[name])
+    contents = {key: short_hash(audit.hashes[key]) for key in seen if key in audit.hashes}
     found = replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
     return replace(found, contents=contents)
 

@@ -129,8 +129,6 @@ def make_split(
     val = _val_part(photos, pool, kind, val_fraction, folds=folds, fold=fold, seed=seed)
     train = sorted(set(pool) - set(val))
     _check_counts(photos, train, 1, "in train")
-    if val_fraction and not val:
-        raise _empty(photos, pool, f"fold {fold} of {folds}" if kind == "folds" else "`val`")
     minitrain = _minitrain(photos, train, val, seed)
     notes += _lacking(photos, "val", val) + _lacking(photos, "test", test)
     notes += _torn(photos, {"train": train, "val": val, "test": test})
@@ -211,11 +209,14 @@ def _val_part(
         return []
     if kind == "official" and (val := _official(photos, "val")):
         return val
-    if kind == "folds":
-        _check_counts(photos, pool, _needed(photos, 2), "outside test")
-        return deal(photos, pool, folds, seed=seed)[fold]
     _check_counts(photos, pool, _needed(photos, 2), "outside test")
-    return _cut(photos, pool, fraction, "val", seed=seed, leave=1)
+    if kind == "folds":
+        val, part = deal(photos, pool, folds, seed=seed)[fold], f"fold {fold} of {folds}"
+    else:
+        val, part = _cut(photos, pool, fraction, "val", seed=seed, leave=1), "`val`"
+    if not val:
+        raise _empty(photos, pool, part)
+    return val
 
 
 def _joined(photos: PhotoSet, split: Split, seed: int) -> Split:
