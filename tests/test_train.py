@@ -356,3 +356,16 @@ def test_what_goes_by_the_loss_on_val_is_refused_where_there_is_no_val(
     with pytest.raises(SettingError, match=told):
         run(photos, tmp_path / "run", "data.val_fraction=0", f"stages.head.{setting}")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_last_step_into_nothing_is_no_finished_run(photos: Path, tmp_path: Path):
+    """No loss is taken after it, so what it did is seen by evaluation alone."""
+    told = (
+        r"At step 1 of the training, the logits of .*\.jpg.* became infinite or nan\. First bad: "
+    )
+    once = ("stages.all.length=1 step", "stages.all.lr=1e38", "stages.head=null")
+    with pytest.raises(TrainingError, match=told):
+        run(photos, tmp_path / "run", *once)
+    found = Run(tmp_path / "run")
+    assert found.status == "failed"
+    assert len(found.series("val/loss")[0]) == 1  # that before the step

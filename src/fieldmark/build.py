@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Literal
@@ -11,10 +12,10 @@ from typing import Literal
 import torch
 
 from fieldmark import machine
-from fieldmark.data.audit import Audit, Finding, check_photos
+from fieldmark.data.audit import Audit, Finding, check_photos, unchecked
 from fieldmark.data.augment import Augment
 from fieldmark.data.colour import colour_notes
-from fieldmark.data.dataset import Photo, PhotoSet, content_hash, listed
+from fieldmark.data.dataset import Photo, PhotoSet, content_hash, listed, short_hash
 from fieldmark.data.decoding import decoders
 from fieldmark.data.sources import read_photos
 from fieldmark.data.split import Split, make_split, reduced, without
@@ -47,6 +48,7 @@ class Task:
         dtype: What the backbone computes in.
         device: What it computes on.
         skipped: Training photos left out because they can't be read.
+        contents: A `short_hash` of each photo of train and val by key, once files were checked.
         notes: What a person should know of the photos and their split, one line each.
     """
 
@@ -59,6 +61,7 @@ class Task:
     dtype: torch.dtype
     device: torch.device
     skipped: tuple[Finding, ...] = ()
+    contents: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def part(self, name: SplitName) -> list[Photo]:
@@ -133,13 +136,31 @@ def check_files(
     if bad:
         shown = listed((f"{one.key} ({one.reason})" for one in audit.findings), between="; ")
         notes.append(f"{len(bad)} training photo(s) can't be read and are skipped: {shown}")
-    return replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
+    seen = (photo.key for name in ("train", "val") for photo in parts[name])
+    contents = {key: short_hash(audit.hashes[key]) for key in seen if key in audit.hashes}
+    found = replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
+    return replace(found, contents=contents)
 
 
 def checked_photos(task: Task, memory: Path) -> Path:
     """The file in `memory` that remembers which of the task's photos were decoded before."""
     root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
     return memory / f"{root}.json"
+
+
+def changed_photos(task: Task, memory: Path) -> str | None:
+    """Says which photos of train and val were written to since `check_files`; None if none was."""
+    touched = unchecked([*task.part("train"), *task.part("val")], checked_photos(task, memory))
+    keys = [photo.key for photo in touched if task.contents.get(photo.key) != _content(photo)]
+    return (
+        f"{len(keys)} photo(s) changed while they were trained on: {listed(keys)}" if keys else None
+    )
+
+
+def _content(photo: Photo) -> str | None:
+    with suppress(OSError):
+        return short_hash(content_hash(photo.path))
+    return None
 
 
 def make_model(recipe: Recipe, backbone: Backbone, *, classes: int) -> Model:

@@ -112,6 +112,11 @@ class Ledger:
         self.writer.log(line)
         self.reporter.say(line)
 
+    def note(self, line: str) -> None:
+        """Tell it, and keep it among the notes that the run's pages show."""
+        self.say(line)
+        self.writer.update_manifest(notes=[*self.writer.manifest.get("notes", ()), line])
+
     def progress(self, task: str, done: int, total: int) -> None:
         """Tell how far a part of the work is."""
         self.reporter.progress(task, done, total, self.at.latest)

@@ -264,3 +264,51 @@ def test_weights_meet_only_their_own_classes(now: tuple[str, ...], message: str)
     check_class_names(("ani", "wren"), PhotoSet(Path("x"), (), ("ani", "wren")))
     with pytest.raises(DataError, match=message):
         check_class_names(("ani", "wren"), PhotoSet(Path("x"), (), now))
+
+
+def test_a_photo_in_two_lists_is_refused_though_both_have_one_name(folder: Path, tmp_path: Path):
+    lines = "ani/1.jpg ani\nwren/1.jpg wren\n"
+    lists = {}
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        lists[part] = text(tmp_path / part / "list.txt", lines)
+    first = r"val: list\.txt line 1: ani/1\.jpg stands at train: list\.txt line 1 too"
+    for given in (lists, dict.fromkeys(lists, lists["val"])):
+        with pytest.raises(DataError, match=rf"have 2 mistake\(s\):\n  {first}\n  val: list"):
+            read_photos(folder, lists=given)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffpath,label\r\nani/1.jpg,ani\r\nwren/1.jpg,wren\r\n",
+        'path,label\n"ani/1.jpg","ani"\n\n"wren/1.jpg", wren \n,\n\n',
+        "label,other,path\nani,,ani/1.jpg\nwren,x,./wren//1.jpg\n",
+    ],
+)
+def test_tables_as_programs_write_them(folder: Path, tmp_path: Path, content: str) -> None:
+    photos = read_photos(folder, lists={"all": text(tmp_path / "t.csv", content)})
+    assert [row[:2] for row in said(photos)] == [("ani/1.jpg", "ani"), ("wren/1.jpg", "wren")]
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"label": [["ani"], ["wren"]]}, "plain values, and has not: label"),
+        ({"label": [{"name": "ani"}, {"name": "wren"}]}, "plain values, and has not: label"),
+        ("path,label,label\nani/1.jpg,ani,x\nwren/1.jpg,wren,y\n", "has not: label"),
+        ("path,label\nani/1.jpg,ani,x\nwren/1.jpg,wren\n", "can't be read: found more fields"),
+        ("path;label\nani/1.jpg;ani\nwren/1.jpg;wren\n", r"no column path, label; it has: path;"),
+        ("path,label\nani/1.jpg\nwren/1.jpg,wren\n", "row 1: not a path and a label: 'ani/1"),
+    ],
+)
+def test_tables_that_can_be_read_in_two_ways_are_refused(
+    folder: Path, tmp_path: Path, table: str | dict, told: str
+) -> None:
+    path = tmp_path / ("t.csv" if isinstance(table, str) else "t.parquet")
+    if isinstance(table, str):
+        text(path, table)
+    else:
+        pl.DataFrame({"path": ["ani/1.jpg", "wren/1.jpg"], **table}).write_parquet(path)
+    with pytest.raises(DataError, match=told):
+        read_photos(folder, lists={"all": path})

@@ -84,10 +84,9 @@ def _without_emptied(photos: PhotoSet) -> PhotoSet:
 
 
 def _read(path: Path) -> list[_Correction]:
-    table = read_table(path, ("path", "action"), ("value",))
     return [
         _Correction(row["path"] or "", row["action"] or "", row.get("value") or "", number)
-        for number, row in enumerate(table.iter_rows(named=True), start=1)
+        for number, row in read_table(path, ("path", "action"), ("value",))
     ]
 
 

@@ -118,6 +118,11 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
 
 
+def short_hash(content: str) -> str:
+    """As much of a content hash as tells whether a file was changed, 16 hex digits."""
+    return content[:16]
+
+
 def draw(*key: str | int) -> int:
     """64 random bits that depend on `key` alone: not on a generator, a machine or an order.
 

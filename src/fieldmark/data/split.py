@@ -108,7 +108,8 @@ def make_split(
 
     Raises:
         SettingError: A fraction or a fold is out of range.
-        DataError: The source has no official split, or a class has too few photos.
+        DataError: The source has no official split, a class has too few photos, or nothing is left
+            for val.
     """
     _check_fraction("val_fraction", val_fraction)
     _check_fraction("test_fraction", test_fraction)
@@ -188,7 +189,10 @@ def _test_part(
             f"than the {_TUTORIAL_ALL:,} photos of CUB-200-2011; its test part was kept"
         )
     _check_counts(photos, everyone, _needed(photos, kept + (fraction > 0)), "in all")
-    return _cut(photos, everyone, fraction, "test", seed=seed, leave=kept), notes
+    test = _cut(photos, everyone, fraction, "test", seed=seed, leave=kept)
+    if not test:
+        notes.append("`test` is empty: no class has a group to spare for it")
+    return test, notes
 
 
 def _val_part(
@@ -205,11 +209,14 @@ def _val_part(
         return []
     if kind == "official" and (val := _official(photos, "val")):
         return val
-    if kind == "folds":
-        _check_counts(photos, pool, _needed(photos, 2), "outside test")
-        return deal(photos, pool, folds, seed=seed)[fold]
     _check_counts(photos, pool, _needed(photos, 2), "outside test")
-    return _cut(photos, pool, fraction, "val", seed=seed, leave=1)
+    if kind == "folds":
+        val, part = deal(photos, pool, folds, seed=seed)[fold], f"fold {fold} of {folds}"
+    else:
+        val, part = _cut(photos, pool, fraction, "val", seed=seed, leave=1), "`val`"
+    if not val:
+        raise _empty(photos, pool, part)
+    return val
 
 
 def _joined(photos: PhotoSet, split: Split, seed: int) -> Split:
@@ -269,6 +276,15 @@ def _torn(photos: PhotoSet, parts: Mapping[str, Sequence[int]]) -> list[str]:
     if not torn:
         return []
     return [f"{len(torn)} group(s) stand in more than one part of the split: {listed(torn)}"]
+
+
+def _empty(photos: PhotoSet, pool: Sequence[int], part: str) -> DataError:
+    whole = f" in {len(groups(photos, pool))} group(s), which stay whole"
+    return DataError(
+        f"Nothing is left for {part}: outside test there are {len(pool)} photo(s)"
+        f"{whole if are_grouped(photos) else ''}. Add photos or groups, use fewer `data.folds`, or "
+        f"set `data.val_fraction` to 0."
+    )
 
 
 def _needed(photos: PhotoSet, count: int) -> int:
