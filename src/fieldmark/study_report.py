@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fieldmark.diagnosis_report import study_diagnosis
+from fieldmark.language import Words
+from fieldmark.report.sentences import outdated_sentence
 from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, settings_of, words
 from fieldmark.studies.effects import AnsweredCell, Effect, Setting, main_effects, study_spread
 from fieldmark.studies.learning_curve import fit_curve
@@ -46,6 +48,8 @@ def show(console: Console, study: Study, how: Format) -> None:
         return
     file = study.design.file
     console.print(f"[bold]{file.question}[/bold]\n{study.design.metric}", highlight=False)
+    for sentence in outdated_sentence(study):
+        tell(console, Words("en")(sentence))
     percent = [row | {"mean": _percent(row["mean"])} for row in rows]
     if not any(row["reason"] for row in rows):
         percent = [{k: v for k, v in row.items() if k != "reason"} for row in percent]
@@ -58,8 +62,8 @@ def show(console: Console, study: Study, how: Format) -> None:
     for told in (importance_sentence(study), guess_sentence(study), *sentences(study)):
         if told:
             tell(console, told)
-    for sentence in study_diagnosis(study).splitlines():
-        tell(console, sentence)
+    for line in study_diagnosis(study).splitlines():
+        tell(console, line)
 
 
 def sentences(study: Study) -> list[str]:

@@ -18,6 +18,7 @@ from fieldmark.report.sentences import (
     best_sentence,
     effect_sentence,
     guess_sentences,
+    outdated_sentence,
 )
 from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain, settings_of
 from fieldmark.studies.design import Cell
@@ -143,7 +144,7 @@ def study_answer(cells: CellsOf) -> list[Said]:
         told.append(
             said("answer.best_so_far", name=words, metric=metric_words(cells.metric), value=shown)
         )
-    return told or [said("answer.nothing_yet")]
+    return [*(told or [said("answer.nothing_yet")]), *outdated_sentence(cells.study)]
 
 
 def _joined(parts: Sequence[Said]) -> Said:

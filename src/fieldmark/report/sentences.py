@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from fieldmark.language import Said, axis_words, said, setting_words, settings_words
+from fieldmark.diagnosis.study_advice import study_command
+from fieldmark.language import Said, axis_words, counted, said, setting_words, settings_words
 from fieldmark.studies.effects import Effect, Interaction, Setting
 from fieldmark.studies.selection import Best
+from fieldmark.studies.study import Study
 from fieldmark.studies.table import Guess
 from fieldmark.studies.verdict import Needs, Verdict
 
@@ -82,6 +84,17 @@ def guess_sentences(guess: Guess) -> list[Said]:
     right = {True: "guess.right", False: "guess.wrong", None: "guess.open"}[guess.right]
     late = [said("guess.late", count=guess.results_before)] if guess.results_before else []
     return [expected, came, said(right), *late]
+
+
+def outdated_sentence(study: Study) -> list[Said]:
+    """Of finished runs that the study no longer asks for: why they don't count, and what to do."""
+    count = study.outdated()
+    if not count:
+        return []
+    told = said("answer.outdated", runs=counted("count.runs", count))
+    if study.plan().is_done:
+        return [told]
+    return [told, said("answer.ask_again", command=study_command(study))]
 
 
 def axis_answer(axis: str, effects: Sequence[Effect]) -> Said:
