@@ -103,7 +103,9 @@ def test_runs_that_a_changed_study_no_longer_asks_for_are_told_apart(study, tmp_
     assert first == "There is no result yet."
     assert told.startswith("Not counted: 24 runs in this folder, of recipes or seeds that the")
     assert again.startswith("To run what is asked now: `fieldmark study run ")
-    assert again.endswith(f"stages.head.lr=2 base={tmp_path}/sizes/base.yaml --out {tmp_path}/sizes`")
+    assert again.endswith(
+        f"stages.head.lr=2 base={tmp_path}/sizes/base.yaml --out {tmp_path}/sizes`"
+    )
     assert "curves" not in [section.id for section in page.sections]  # they are no answer
     console = Console(file=io.StringIO(), width=1000)
     show(console, changed, "table")
