@@ -58,7 +58,8 @@ def test_an_axis_shows_its_mean_and_the_best_over_all_other_axes():
         ("224", pytest.approx(0.5), 0.6, 4),
         ("448", pytest.approx(0.6), 0.9, 4),
     ]
-    assert data.cells.row(0) == ("224", 0.5, "dim 1, lr 1")
+    assert data.cells.row(0) == ("224", 0.5)
+    assert Words("en").word(data.others[0]) == "dim 1, learning rate 1"
     ratios = axis_data(POINTS, "lr", "val/loss", kind="ratios", lower_is_better=True)
     assert ratios.summary["setting"].to_list() == [0.5, 1.0]  # in order, whatever came first
     assert ratios.summary["best"].to_list() == pytest.approx([0.3, 0.4])
@@ -107,7 +108,7 @@ def test_calibration_is_that_of_the_metric():
 
 def test_the_frontier_is_what_no_cheaper_cell_equals():
     data = cost_data("val/top1", [("a", 3, 0.5), ("b", 1, 0.5), ("c", 2, 0.4), ("d", 4, 0.6)])
-    rows = data.rows.select("name", "frontier").rows()
+    rows = list(zip(data.names, data.rows["frontier"], strict=True))
     assert rows == [("b", True), ("c", False), ("a", False), ("d", True)]
     shared = cost_data("val/top1", [("a", 2, 0.5), ("b", 2, 0.6), ("c", 2, 0.6), ("d", 3, 0.6)])
     assert shared.rows["frontier"].to_list() == [False, True, True, False]  # of equal cost

@@ -55,7 +55,7 @@ def test_train_val_and_test_trees_are_an_official_split(tmp_path: Path) -> None:
     ("keys", "message"),
     [
         (("train/ani/1.jpg", "train/wren/2.jpg", "val/gull/3.jpg"), r"training photos: val/gull\."),
-        (("train/ani/1.jpg", "train/wren/x.txt", "val/wren/3.jpg"), r"hold no photos: wren\."),
+        (("train/ani/1.jpg", "train/wren/x.txt", "val/wren/3.jpg"), r"holds no photos: wren\."),
         (("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "valid/a/2.jpg"), r"two folders for va"),
         (("train/1.jpg", "val/2.jpg"), r"train` holds no class folders"),
     ],
@@ -178,14 +178,14 @@ def test_a_class_that_corrections_empty_is_left_out_and_told(tmp_path: Path, act
     named = {photo.key: photos.class_names[photo.label] for photo in photos.photos}
     moved = {f"rare/{n}.jpg": "ani" for n in (1, 2)} if action.startswith("relabel") else {}
     assert named == {"ani/1.jpg": "ani", "ani/2.jpg": "ani", "wren/1.jpg": "wren"} | moved
-    told = "corrections leave no photo of 1 class(es), which are left out: rare"
+    told = "corrections leave no photo of 1 class, left out therefore: rare"
     assert photos.notes[-1] == told
 
 
 def test_corrections_leave_two_classes_at_least(tmp_path: Path) -> None:
     write(tmp_path / "p", "ani/1.jpg", "wren/1.jpg")
     rows = text(tmp_path / "c.csv", "path,action,value\nani/1.jpg,exclude,\n")
-    with pytest.raises(DataError, match=r"leave photos of 1 class\(es\); two at least are needed"):
+    with pytest.raises(DataError, match=r"leave photos of 1 class; two at least are needed"):
         read_photos(tmp_path / "p", corrections=rows)
 
 
@@ -227,7 +227,7 @@ def test_groups_are_read_off_names(folder: Path) -> None:
     photos = read_photos(folder, group_pattern=r"/(\d)\.jpg")
     assert [row[3] for row in said(photos)] == ["1", "2", None, "1", "2"]
     assert photos.notes == (
-        "`group_pattern` fits 1 photo(s) not, each a group of its own: ani/a b.jpg",
+        "`group_pattern` leaves 1 photo out, each a group of its own: ani/a b.jpg",
     )
 
 

@@ -15,7 +15,13 @@ TIMES = {"stages": [{"name": "head", "seconds_preparing": 2.0, "seconds_training
 
 
 def finding(check: str, **numbers) -> Finding:
-    numbers = {"stage": "head", "cut": 12.4, "clip": 0.731, "lower": 0.123} | numbers
+    numbers = {
+        "stage": "head",
+        "cut": 12.4,
+        "clip": 0.731,
+        "lower": 0.123,
+        "higher": 10.0,
+    } | numbers
     return Finding(check, "R0", "fires", "problem", numbers, None, "", "", "", "It is refuted.")
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import polars as pl
 
 from fieldmark.data.dataset import PARTS, Photo, PhotoSet, is_photo, listed, photo_set
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 _TABLES = (".csv", ".tsv", ".parquet")
 
@@ -49,8 +49,8 @@ def read_lists(folder: Path, lists: Mapping[str, Path], group: str | None = None
     if problems:
         shown = listed(problems, between="\n  ")
         raise DataError(
-            f"The lists of photos have {len(problems)} mistake(s):\n  {shown}\nPaths are relative "
-            f"to `{folder}`. Correct the lists, or give another `folder`."
+            f"The lists of photos have {count_of(len(problems), 'mistake')}:\n  {shown}\nPaths are "
+            f"relative to `{folder}`. Correct the lists, or give another `folder`."
         )
     label_of = {name: label for label, name in enumerate(names)}
     photos = [

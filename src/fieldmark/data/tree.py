@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fieldmark.data.dataset import PARTS, Photo, PhotoSet, is_photo, listed, photo_set, suffixes
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 _PART_OF = {
     "train": "train",
@@ -118,7 +118,8 @@ def _check_none_is_empty(folder: Path, photos: list[Photo], names: list[str]) ->
     empty = [name for label, name in enumerate(names) if label not in filled]
     if empty:
         raise DataError(
-            f"{len(empty)} class folder(s) of `{folder}` hold no photos: {listed(empty)}. "
+            f"Of `{folder}` {count_of(len(empty), 'class folder holds', 'class folders hold')} no "
+            f"photos: {listed(empty)}. "
             f"Put photos in ({suffixes()}) or remove the folder."
         )
 

@@ -66,7 +66,7 @@ def _clipped(_: Stage, finding: Finding) -> Changes:
 
 # Check -> what to change in its stage.
 CHANGES: Mapping[str, Callable[[Stage, Finding], Changes]] = {
-    "lr_too_low": _times("lr", 10),
+    "lr_too_low": lambda _, finding: {"lr": float(f"{finding.numbers['higher']:.3g}")},
     "lr_too_high": _times("lr", 0.1),
     "rate_far_above_range": lambda _, finding: {"lr": float(f"{finding.numbers['lower']:.2g}")},
     "diverged_early": _gentler,

@@ -38,6 +38,7 @@ class StageEvidence:
         split: What it was judged by: `val`, or `out_of_fold`.
         trains_backbone: Whether any of the backbone moved; None where not known.
         note: What the manifest notes of it.
+        band: Lowest and highest rate worth trying, by a rehearsal that speaks for it; None: none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class StageEvidence:
     split: str
     trains_backbone: bool | None = None
     note: Mapping[str, Any] = field(default_factory=dict)
+    band: tuple[float, float] | None = None
 
     def curve(self, key: str) -> Curve:
         """One metric's curve; empty where it was not recorded."""
@@ -204,7 +206,8 @@ def gather(run: Run, rehearsal: Path | None = None, recipe: Recipe | None = None
     known = {stage.name: stage for stage in recipe.stages} if recipe else {}
     notes = {note.get("name"): note for note in run.manifest.get("stages", ())}
     split, counts = judged_by(run), _counts(run)
-    records = run.metrics()
+    records, rehearsed = run.metrics(), read_rehearsal(rehearsal or run.folder)
+    bands = {stage: test.get("band") for stage, test in rehearsed.get("range", {}).items()}
     stages = []
     for number, span in enumerate(run.stages):
         mine = records.filter(pl.col("stage") == span.name)
@@ -221,9 +224,10 @@ def gather(run: Run, rehearsal: Path | None = None, recipe: Recipe | None = None
                 split,
                 _trains_backbone(recipe, span.name),
                 notes.get(span.name, {}),
+                tuple(bands[span.name]) if bands.get(span.name) else None,
             )
         )
-    return RunEvidence(run, recipe, tuple(stages), read_rehearsal(rehearsal or run.folder))
+    return RunEvidence(run, recipe, tuple(stages), rehearsed)
 
 
 def _recipe(run: Run) -> Recipe | None:

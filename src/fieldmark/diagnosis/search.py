@@ -217,7 +217,7 @@ def rate_capped_by_divergence(evidence: StudyEvidence) -> Seen:
     advice="Ask for 20 trials or more (`search.trials=20`), quasi-random, or free fewer "
     "dimensions; with under ten trials tune lr alone and fix the rest.",
     refuted_by="Twenty more trials have their best at the same place.",
-    otherwise="{trials} trials over {spaces} free dimension(s)",
+    otherwise="{trials} trials in a space of {spaces} dimensions",
 )
 def too_few_trials(evidence: StudyEvidence) -> Seen:
     """Playbook, figure 3: the best of 6 scatters far more than that of 20."""

@@ -60,16 +60,16 @@ def at_their_best(study: Study, cells: Sequence[AnsweredCell]) -> list[AnsweredC
 
 def by_amount(
     study: Study, cells: Sequence[AnsweredCell]
-) -> dict[str, list[tuple[float, Answers]]]:
-    """Where fractions of train were tried: the other settings -> (fraction, answers)."""
+) -> list[tuple[dict[str, Setting], list[tuple[float, Answers]]]]:
+    """Where fractions of train were tried: the other settings, and (fraction, answers) of each."""
     fractions = {axis.name for axis in study.design.file.axes if axis.key == (TRAIN_FRACTION,)}
-    alike: dict[str, list[tuple[float, Answers]]] = {}
+    alike: dict[str, tuple[dict[str, Setting], list[tuple[float, Answers]]]] = {}
     for cell in cells:
         for name in fractions & cell.settings.keys():
             others = {key: value for key, value in cell.settings.items() if key != name}
             amount = float(cell.settings[name] or 0)
-            alike.setdefault(words(others), []).append((amount, cell.answers))
-    return {others: found for others, found in alike.items() if len(found) >= LEAST_AMOUNTS}
+            alike.setdefault(words(others), (others, []))[1].append((amount, cell.answers))
+    return [found for found in alike.values() if len(found[1]) >= LEAST_AMOUNTS]
 
 
 def words(settings: Mapping[str, Setting]) -> str:

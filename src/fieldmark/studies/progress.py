@@ -80,14 +80,15 @@ def study_seconds_left(study: Study) -> float | None:
 
     What is left is taken to last as long as what is done, on average.
     """
-    done, groups = list(study.results().values()), study.plan().groups
-    missing = sum(len(group.slots) for group in groups)
+    done = list(study.results().values())
+    plan = study.plan()
+    missing = sum(len(group.slots) for group in plan.groups) + plan.later * study.design.file.seeds
     if not missing:
         return 0.0
     if not done:
         return None
     mean = math.fsum(result.seconds for result in done) / len(done)
-    held = [group for group in groups if holder_of(study.folder / LEASES, group.key)]
+    held = [group for group in plan.groups if holder_of(study.folder / LEASES, group.key)]
     return missing * mean / max(1, len(held))
 
 

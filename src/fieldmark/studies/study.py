@@ -210,6 +210,14 @@ class Study:
         found = ((slot.key, self.records.of(slot)) for slot in self.slots())
         return {key: result for key, result in found if result}
 
+    def outdated(self) -> int:
+        """How many finished runs in the folder answer what the study no longer asks.
+
+        Their cells are not among its own: its design or its base was changed after them, or a newer
+        Fieldmark describes the same recipe by more keys, and so by another hash.
+        """
+        return self.records.of_others(self.slots())
+
     def trial(self, slot: Slot, lease: Lease, suffix: str = "") -> Trial:
         """The slot as a trial under a lease, watched where the study has a pruner."""
         trial = self.records.trial(slot, lease, suffix)
