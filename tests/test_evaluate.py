@@ -1,5 +1,6 @@
 """What is done with a finished run: predict, measure again, train anew on more photos."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from fieldmark import predict
 from fieldmark.checked_yaml import check_text
+from fieldmark.duration import Duration
 from fieldmark.errors import DataError, RecordError, SettingError
 from fieldmark.evaluate import evaluate_run, refit_recipe
 from fieldmark.ledger import Silent
@@ -145,3 +147,32 @@ def test_only_a_finished_run_is_measured_or_trained_anew(finished: Run, tmp_path
             RecordError, match=r"/a` is not finished, it is running.*fieldmark train --resume .*/a"
         ):
             ask(tmp_path / "a")
+
+
+def ended_by(val: str, photos: Path, folder: Path) -> Run:
+    """A run whose one stage was steered by what it saw on val, at a rate that leads nowhere."""
+    stage = f"train: head, lr: 30, length: 12 epochs, batch_size: 8, eval_every: 3 steps, {val}"
+    recipe = check_text(
+        RECIPE.partition("stages:")[0] % photos + f"stages: [{{name: a, {stage}}}]", Recipe
+    )
+    return train(recipe, folder, store=FeatureStore(folder.parent / "f"), reporter=Silent())
+
+
+def test_a_refit_ends_where_stop_after_did(photos: Path, tmp_path: Path):
+    run = ended_by("stop_after: 2", photos, tmp_path / "a")
+    (stage,) = refit_recipe(run.folder).stages
+    epochs = run.measured[-1]["epoch"]
+    assert epochs < 12
+    assert (stage.stop_after, stage.length) == (None, Duration.parse(f"{epochs:g} epochs"))
+
+
+def test_a_refit_lowers_its_rate_where_plateau_did(photos: Path, tmp_path: Path):
+    run = ended_by("schedule: {name: plateau, patience: 1, gamma: 0.5}", photos, tmp_path / "a")
+    rates = run.series("train/lr")[1]
+    assert len(set(rates)) > 2
+    recipe = refit_recipe(run.folder)
+    (stage,) = recipe.stages
+    per_epoch = stage.steps_per_epoch(run.manifest["counts"]["train"])
+    factor = partial(stage.schedule.factor, total_steps=len(rates), steps_per_epoch=per_epoch)
+    assert [30 * factor(step) for step in range(len(rates))] == pytest.approx(rates)
+    assert check_text(recipe.to_yaml(), Recipe) == recipe

@@ -44,10 +44,10 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def turned() -> bytes:
+def turned(orientation: int = 6, kind: str = "JPEG") -> bytes:
     exif = Image.Exif()
-    exif[0x112] = 6
-    return encoded(picture(), exif=exif)
+    exif[0x112] = orientation
+    return encoded(picture(), kind, exif=exif)
 
 
 def animated() -> bytes:
@@ -75,10 +75,13 @@ ODD: dict[str, Callable[[], bytes]] = {  # every one of them is a photo
     "palette.png": lambda: encoded(picture().quantize(16), "PNG", transparency=3),
     "sixteen-bits.png": sixteen_bits,
     "turned.jpg": turned,
+    "on its side.png": lambda: turned(5, "PNG"),
+    "on its other side.webp": lambda: turned(8, "WEBP"),
     "animated.gif": animated,
     "progressive.jpg": lambda: encoded(picture(), progressive=True),
     "one-pixel.png": lambda: encoded(picture(size=(1, 1)), "PNG"),
     "thin.png": lambda: encoded(picture(size=(2, 900)), "PNG"),
+    "strip.png": lambda: encoded(picture(size=(20_000, 10)), "PNG"),
     "Öl 鳥 'quoted' #100%.jpg": lambda: encoded(picture()),
     "two\nlines.jpg": lambda: encoded(picture()),
     f"{'long' * 60}.jpg": lambda: encoded(picture()),
@@ -156,7 +159,7 @@ def test_a_folder_of_odd_photos_trains_on_every_one(tmp_path: Path):
     assert counts["train"] + counts["val"] + counts["test"] == count
     assert found.manifest["skipped"] == {}
     # The loop of folders is counted too: it is not entered.
-    begins = f"{len(NO_PHOTOS) + 1} file(s) are no photos of a class: "
+    begins = f"{len(NO_PHOTOS) + 1} files are no photos of a class: "
     (others,) = [line for line in told.lines if line.startswith(begins)]
     assert all(name in others for name in (*NO_PHOTOS, "odd/loop"))
     for split in ("val", "test"):
@@ -166,7 +169,7 @@ def test_a_folder_of_odd_photos_trains_on_every_one(tmp_path: Path):
 def test_every_bad_file_is_listed_with_its_reason_before_step_1(tmp_path: Path):
     make_odd(tmp_path / "photos")
     reasons = make_bad(tmp_path / "photos" / "plain")
-    with pytest.raises(DataError, match=rf"^{len(reasons)} photo\(s\) can't be read:") as caught:
+    with pytest.raises(DataError, match=rf"^{len(reasons)} photos can't be read:") as caught:
         run(tmp_path / "photos", tmp_path / "run")
     lines = str(caught.value).splitlines()[1:-1]
     listed = {Path(line.strip().partition(": ")[0]).name: line for line in lines}
@@ -187,8 +190,8 @@ def test_bad_training_photos_are_skipped_by_choice_counted_and_named(tmp_path: P
         "train": count, "minitrain": count, "val": count, "test": 0
     }  # fmt: skip
     assert found.manifest["skipped"].keys() == {f"train/plain/{name}" for name in reasons}
-    assert any(f"{len(reasons)} training photo(s) can't be read" in line for line in told.lines)
-    assert (found.folder / "log.txt").read_text().count("can't be read and are skipped") == 1
+    assert any(f"they can't be read: {len(reasons)} training photos" in line for line in told.lines)
+    assert (found.folder / "log.txt").read_text().count("skipped, since they can't be read") == 1
     assert evaluate_run(found.folder)["top1"] == found.series("val/top1")[1][-1]
 
 
@@ -198,7 +201,7 @@ def test_a_bad_val_photo_stops_even_where_bad_files_are_skipped(tmp_path: Path):
     make_odd(photos / "val")
     put(photos / "train" / "odd" / "bad.jpg", b"")
     put(photos / "val" / "odd" / "worse.jpg", b"")
-    with pytest.raises(DataError, match=r"^1 photo\(s\) can't be read:\n.*val/odd/worse\.jpg: it "):
+    with pytest.raises(DataError, match=r"^1 photo can't be read:\n.*val/odd/worse\.jpg: it "):
         run(photos, tmp_path / "run", "data.split=official", "data.bad_files=skip")
 
 
@@ -206,5 +209,50 @@ def test_a_bad_val_photo_stops_even_where_bad_files_are_skipped(tmp_path: Path):
 def test_a_name_that_is_not_utf8_is_told_before_step_1(tmp_path: Path):
     make_odd(tmp_path / "photos")
     put(Path(os.fsdecode(bytes(tmp_path / "photos" / "odd" / "x") + b"\xff.jpg")), b"")
-    with pytest.raises(DataError, match=r"1 name\(s\) in .* are not UTF-8: odd/x\\udcff\.jpg"):
+    with pytest.raises(DataError, match=r"1 name is not UTF-8: odd/x\\udcff\.jpg"):
         run(tmp_path / "photos", tmp_path / "run")
+
+
+NAMES = (
+    "Wren",
+    "wren",
+    " Wren ",
+    "two\nlines",
+    "O\u0308l",
+    "鳥",
+    "-1",
+    "1",
+    "10",
+    "2",
+    "null",
+    "x.jpg",
+)
+
+
+def test_classes_of_odd_names_are_kept_apart_to_the_end(tmp_path: Path):
+    for number, name in enumerate(NAMES):
+        for photo in range(6):
+            content = encoded(picture(100 * number + photo), "PNG")
+            put(tmp_path / "photos" / name / f"{photo}.png", content)
+    (tmp_path / "photos" / "all of them").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "itself").symlink_to(tmp_path / "photos" / "itself")
+    put(tmp_path / "photos" / ".hidden" / "0.png", encoded(picture()))
+    told = Listener()
+    found = run(tmp_path / "photos", tmp_path / "run", told=told)
+    assert found.class_names == sorted(NAMES)
+    assert sum(found.manifest["counts"][split] for split in ("train", "val", "test")) == 72
+    held = found.predictions("test").select("path", "label").rows()
+    assert all(path.rpartition("/")[0] == label for path, label in held)
+    assert {label for _, label in held} == set(NAMES)
+    assert "class names that differ only in case or spaces:  Wren , Wren, wren" in told.lines
+    others = "3 file(s) are no photos of a class: .hidden, all of them, itself"
+    assert others in told.lines
+    assert evaluate_run(found.folder)["top1"] == found.series("val/top1")[1][-1]
+
+
+def test_classes_that_look_the_same_stop_before_step_1(tmp_path: Path):
+    for name in ("\u00d6l", "O\u0308l", "Wren"):
+        put(tmp_path / "photos" / name / "0.jpg", encoded(picture()))
+    with pytest.raises(DataError, match="look the same but are written with other Unicode"):
+        run(tmp_path / "photos", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

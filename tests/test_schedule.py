@@ -1,11 +1,14 @@
 """Learning rates over a stage, against closed forms and torch's own schedulers."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
+from fieldmark.ledger import Ledger, Position
 from fieldmark.schedule import OPTIONS, Schedule
 
 
@@ -126,3 +129,36 @@ def test_every_schedule_survives_being_written_and_read(name: str):
 def test_options_that_do_not_belong_are_refused(options: dict, message: str):
     with pytest.raises(ValidationError, match=message):
         Schedule.model_validate(options)
+
+
+@pytest.mark.parametrize(("total", "per_epoch"), [(97, 7), (100, 10), (13, 13), (1, 1)])
+def test_cosine_and_warmup_are_torchs_at_every_step(total: int, per_epoch: int):
+    lr = torch.optim.lr_scheduler
+    found = factors(schedule("cosine"), total, per_epoch)
+    expected = torch_factors(lambda o: lr.CosineAnnealingLR(o, total), total)
+    assert found == pytest.approx(expected, abs=1e-12)
+    found = factors(schedule("cosine", warmup="20 %"), total, per_epoch)
+    first = max(1, math.floor(total / 5 + 0.5))
+    parts = lambda o: [  # noqa: E731
+        lr.LambdaLR(o, lambda step: (step + 1) / first),
+        lr.CosineAnnealingLR(o, max(1, total - first)),
+    ]
+    expected = torch_factors(lambda o: lr.SequentialLR(o, parts(o), [first]), total)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("patience", [1, 2, 3, 5])
+def test_plateau_falls_where_torchs_does(patience: int):
+    """Torch counts the evaluations that it lets pass, we those until the rate falls."""
+    ledger, gamma = SimpleNamespace(at=Position()), 0.5
+    chosen = schedule("plateau", patience=patience, gamma=gamma)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    torchs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=gamma, patience=patience - 1, threshold=0, eps=0
+    )
+    for loss in np.random.default_rng(0).normal(0, 1, 200).cumsum().tolist():
+        ledger.at.latest = {"val/loss": loss}
+        Ledger.judge(ledger, chosen)
+        torchs.step(loss)
+        assert gamma**ledger.at.drops == optimizer.param_groups[0]["lr"]
+    assert ledger.at.drops > 3

@@ -343,3 +343,29 @@ def test_a_stage_of_the_head_leaves_the_power_of_gem_alone(photos: Path, tmp_pat
     assert load_file(found.weights_path)["pooling.p"] != 3
     head = run(photos, tmp_path / "head", *wide, "stages.all=null")
     assert load_file(head.weights_path)["pooling.p"] == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"), [("stop_after=1", "stop_after"), ("schedule=plateau", "plateau")]
+)
+def test_what_goes_by_the_loss_on_val_is_refused_where_there_is_no_val(
+    photos: Path, tmp_path: Path, setting: str, key: str
+):
+    """Else a stage would end after its second evaluation, as if val had stood still."""
+    told = rf"Stage head goes by the loss on `val` \(`{key}`\), and no photo is in `val`\. Set"
+    with pytest.raises(SettingError, match=told):
+        run(photos, tmp_path / "run", "data.val_fraction=0", f"stages.head.{setting}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_last_step_into_nothing_is_no_finished_run(photos: Path, tmp_path: Path):
+    """No loss is taken after it, so what it did is seen by evaluation alone."""
+    told = (
+        r"At step 1 of the training, the logits of .*\.jpg.* became infinite or nan\. First bad: "
+    )
+    once = ("stages.all.length=1 step", "stages.all.lr=1e38", "stages.head=null")
+    with pytest.raises(TrainingError, match=told):
+        run(photos, tmp_path / "run", *once)
+    found = Run(tmp_path / "run")
+    assert found.status == "failed"
+    assert len(found.series("val/loss")[0]) == 1  # that before the step

@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Literal
@@ -11,16 +12,16 @@ from typing import Literal
 import torch
 
 from fieldmark import machine
-from fieldmark.data.audit import Audit, Finding, check_photos
+from fieldmark.data.audit import Audit, Finding, check_photos, unchecked
 from fieldmark.data.augment import Augment
 from fieldmark.data.colour import colour_notes
-from fieldmark.data.dataset import Photo, PhotoSet, content_hash, listed
+from fieldmark.data.dataset import Photo, PhotoSet, content_hash, listed, short_hash
 from fieldmark.data.decoding import decoders
 from fieldmark.data.sources import read_photos
 from fieldmark.data.split import Split, make_split, reduced, without
 from fieldmark.data.transform import PIXELS_VERSION, View, default_resize_size
 from fieldmark.data.twins import near_twin_notes, twin_notes
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 from fieldmark.layers.backbone import Backbone, make_backbone
 from fieldmark.layers.model import Model, make_head
 from fieldmark.layers.pooling import make_pooling
@@ -47,6 +48,7 @@ class Task:
         dtype: What the backbone computes in.
         device: What it computes on.
         skipped: Training photos left out because they can't be read.
+        contents: A `short_hash` of each photo of train and val by key, once files were checked.
         notes: What a person should know of the photos and their split, one line each.
     """
 
@@ -59,6 +61,7 @@ class Task:
     dtype: torch.dtype
     device: torch.device
     skipped: tuple[Finding, ...] = ()
+    contents: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def part(self, name: SplitName) -> list[Photo]:
@@ -132,14 +135,34 @@ def check_files(
     notes += _growth(audit, parts, classes)
     if bad:
         shown = listed((f"{one.key} ({one.reason})" for one in audit.findings), between="; ")
-        notes.append(f"{len(bad)} training photo(s) can't be read and are skipped: {shown}")
-    return replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
+        notes.append(
+            f"skipped, since they can't be read: {count_of(len(bad), 'training photo')}: {shown}"
+        )
+    seen = (photo.key for name in ("train", "val") for photo in parts[name])
+    contents = {key: short_hash(audit.hashes[key]) for key in seen if key in audit.hashes}
+    found = replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
+    return replace(found, contents=contents)
 
 
 def checked_photos(task: Task, memory: Path) -> Path:
     """The file in `memory` that remembers which of the task's photos were decoded before."""
     root = sha256(str(task.photos.root.absolute()).encode()).hexdigest()[:16]
     return memory / f"{root}.json"
+
+
+def changed_photos(task: Task, memory: Path) -> str | None:
+    """Says which photos of train and val were written to since `check_files`; None if none was."""
+    touched = unchecked([*task.part("train"), *task.part("val")], checked_photos(task, memory))
+    keys = [photo.key for photo in touched if task.contents.get(photo.key) != _content(photo)]
+    return (
+        f"{len(keys)} photo(s) changed while they were trained on: {listed(keys)}" if keys else None
+    )
+
+
+def _content(photo: Photo) -> str | None:
+    with suppress(OSError):
+        return short_hash(content_hash(photo.path))
+    return None
 
 
 def make_model(recipe: Recipe, backbone: Backbone, *, classes: int) -> Model:
@@ -231,8 +254,9 @@ def _check_boxes(task: Task) -> None:
 
 def _notes(photos: PhotoSet, split: Split) -> tuple[str, ...]:
     others = photos.ignored
-    told = f"{len(others)} file(s) are no photos of a class: {listed(others)}"
-    return (*photos.notes, *([told] if others else []), *split.notes)
+    counted = count_of(len(others), "file is no photo", "files are no photos")
+    told = [f"{counted} of a class: {listed(others)}"] if others else []
+    return (*photos.notes, *told, *split.notes)
 
 
 def _stop_for(audit: Audit, may_be_skipped: Set[str]) -> None:
@@ -243,7 +267,7 @@ def _stop_for(audit: Audit, may_be_skipped: Set[str]) -> None:
     if len(stopping) > MOST_SHOWN:
         lines.append(f"and {len(stopping) - MOST_SHOWN} more")
     raise DataError(
-        "\n  ".join([f"{len(stopping)} photo(s) can't be read:", *lines])
+        "\n  ".join([f"{count_of(len(stopping), 'photo')} can't be read:", *lines])
         + "\nMend or remove them, or exclude them by `data.corrections`; `data.bad_files: skip` "
         "leaves those of train out, never those of val or test."
     )
@@ -257,7 +281,7 @@ def _growth(audit: Audit, parts: Mapping[str, list[Photo]], names: Sequence[str]
     old = {photo.label for photo in photos if photo.key not in audit.new}
     classes = [names[label] for label in sorted({photo.label for photo in photos} - old)]
     told = f"; new classes: {listed(classes)}" if classes else ""
-    return [f"{len(audit.new)} photo(s) were not looked at before{told}"]
+    return [f"{count_of(len(audit.new), 'photo was', 'photos were')} not looked at before{told}"]
 
 
 def _make_backbone(recipe: Recipe) -> Backbone:

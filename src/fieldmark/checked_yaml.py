@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from fieldmark.errors import RecipeError
+from fieldmark.errors import RecipeError, count_of
 
 
 class Section(BaseModel):
@@ -63,7 +63,7 @@ def check_text(
         details = error.errors(include_url=False)
         details.sort(key=lambda detail: _line(content, detail["loc"]))
         lines = [_explain(detail, model, content, overridden) for detail in details]
-        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        count = count_of(len(lines), "mistake")
         raise RecipeError("\n  ".join([f"{name} has {count}:", *lines])) from None
 
 

@@ -20,6 +20,7 @@ from fieldmark.schedule import Schedule
 from fieldmark.studies.control import Orders
 from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import RunWriter
+from fieldmark.studies.trial import Tell
 from fieldmark.training.checkpoint import save_checkpoint
 from fieldmark.training.optim import ParameterPlan
 from fieldmark.training.world import world
@@ -52,6 +53,18 @@ class Silent:
 
     def record(self, metrics: Mapping[str, float], step: int) -> None:
         """Nothing."""
+
+
+class Teller(Silent):
+    """A reporter of how far it is, and of nothing else."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Tell of it, not of the metrics."""
+        del metrics
+        self._tell(task, done, total)
 
 
 @dataclass
@@ -112,6 +125,11 @@ class Ledger:
         self.writer.log(line)
         self.reporter.say(line)
 
+    def note(self, line: str) -> None:
+        """Tell it, and keep it among the notes that the run's pages show."""
+        self.say(line)
+        self.writer.update_manifest(notes=[*self.writer.manifest.get("notes", ()), line])
+
     def progress(self, task: str, done: int, total: int) -> None:
         """Tell how far a part of the work is."""
         self.reporter.progress(task, done, total, self.at.latest)
@@ -135,7 +153,9 @@ class Ledger:
 
     def judge(self, schedule: Schedule) -> None:
         """Count evaluations without a lower loss on `val`, and lower a `plateau` schedule."""
-        at, loss = self.at, self.at.latest.get("val/loss", 0.0)
+        at, loss = self.at, self.at.latest.get("val/loss")
+        if loss is None:
+            return
         if at.lowest is None or loss < at.lowest:
             at.lowest, at.waited = loss, 0
             return

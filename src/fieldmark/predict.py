@@ -18,7 +18,7 @@ from fieldmark.build import make_model
 from fieldmark.data.dataset import Photo, is_photo, suffixes
 from fieldmark.data.loader import batches, load_batches
 from fieldmark.data.transform import View
-from fieldmark.data.tree import files_below
+from fieldmark.data.tree import are_shut, files_below
 from fieldmark.errors import DataError, RecordError, TrainingError, WeightsError
 from fieldmark.layers.backbone import frozen_copy, make_backbone
 from fieldmark.layers.model import Model
@@ -28,8 +28,6 @@ from fieldmark.training.memory import Passes, in_passes
 from fieldmark.training.world import ALONE, World
 
 EVAL_BATCH = 32  # photos; more does not make two cores faster and costs memory
-
-Look = Callable[[Sequence[Photo], list[int]], Iterator[tuple[list[int], Tensor]]]
 
 
 def frozen_maps(
@@ -264,13 +262,17 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
     As in training, a folder's hidden files and folders and linked folders are passed over.
 
     Raises:
-        DataError: a path does not exist, or there is no photo at all.
+        DataError: a path does not exist, a folder is shut, or there is no photo at all.
     """
     found: list[Path] = []
+    shut: list[OSError] = []
     for path in paths:
         if not path.exists():
             raise DataError(f"There is no file or folder {path}.")
-        found += sorted(filter(is_photo, files_below(path))) if path.is_dir() else [path]
+        inside = files_below(path, shut.append)
+        found += sorted(filter(is_photo, inside)) if path.is_dir() else [path]
+    if shut:
+        raise are_shut(shut)
     if not found:
         told = f"No photo in {', '.join(map(str, paths))}; these are read: {suffixes()}."
         raise DataError(f"{told} Hidden files and folders are passed over.")

@@ -1,11 +1,13 @@
 """Going on with a run that was interrupted, as if it had never stopped."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
+from typing import Any
 
 from fieldmark import checked_yaml, durable, machine
 from fieldmark.build import Task
+from fieldmark.data.dataset import listed
 from fieldmark.data.split import Split
 from fieldmark.errors import DataError, RecordError
 from fieldmark.ledger import CHECKPOINT, Ledger, Position, Reporter, Silent
@@ -33,8 +35,8 @@ def resume(
     same versions; where these changed, the log says so.
 
     Raises:
-        RecordError: the folder is no run, is finished, or its checkpoint is damaged.
-        DataError: the photos are no longer those the run began with.
+        RecordError: the folder is no run, is finished, or its recipe or checkpoint is damaged.
+        DataError: the photos, or what is in them, are no longer those the run began with.
     """
     reporter = reporter if world().leads else Silent()
     if world().heard((folder / RECIPE).is_file() and not (folder / MANIFEST).exists()):
@@ -53,8 +55,14 @@ def resume(
     if world().leads:
         control.begin(folder)
     recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
+    check_lists(run, recipe.file_hashes())
+    if run.manifest.get("recipe_hash", recipe.hash()) != recipe.hash():
+        raise RecordError(
+            f"`{folder / RECIPE}` is not what it was when {folder} began. Put back what was there, "
+            "or train anew."
+        )
     task = prepare(recipe, store, reporter, open_test=open_test)
-    _check_same_photos(folder, task, run.manifest.get("files", {}))
+    _check_same_photos(folder, task)
     path = folder / CHECKPOINT
     checkpoint = load_checkpoint(path) if path.exists() else None
     at = Position(**checkpoint.position) if checkpoint else Position()
@@ -81,23 +89,53 @@ def _changes(run: Run, task: Task) -> list[str]:
     ]
 
 
-def _check_same_photos(folder: Path, task: Task, files: Mapping[str, str]) -> None:
-    """Refuse to go on with other photos: the run's files and its split must be today's."""
-    now = task.recipe.file_hashes()
-    changed = [path for path, content in files.items() if now.get(path) != content]
+def check_lists(run: Run, now: Mapping[str, str], of: Container[str] | None = None) -> None:
+    """Refuse lists, tables and weights files (those in `of`) that say something else than then.
+
+    Raises:
+        DataError: names those whose hash in `now` is not the one the run has written down.
+    """
+    then = run.manifest.get("files", {})
+    known = [path for path in then if of is None or path in of]
+    changed = [path for path in known if now.get(path) != then[path]]
     if changed:
         raise DataError(
-            f"Changed since {folder} began: {', '.join(changed)}. Put back what was there, "
+            f"Changed since {run.folder} began: {', '.join(changed)}. Put back what was there, "
             "or train anew."
         )
+
+
+def check_contents(folder: Path, written: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    """Refuse photos in which something else is now than when the run began.
+
+    Args:
+        folder: of the run.
+        written: its split.json.
+        now: a `short_hash` of each photo that is to be looked at, by key.
+
+    Raises:
+        DataError: names them.
+    """
+    then = written.get("contents", {})
+    changed = [key for key, content in now.items() if then.get(key, content) != content]
+    if changed:
+        raise DataError(
+            f"{len(changed)} photo(s) were changed since {folder} began: {listed(changed)}. Put "
+            "back what was there, or train anew."
+        )
+
+
+def _check_same_photos(folder: Path, task: Task) -> None:
+    """Refuse to go on with other photos: the run's split and what is in its files."""
     path = folder / SPLIT
     if not path.exists():  # stopped before it was written, so before any photo was used
         if world().leads:
             durable.replace(path, split_text(task).encode())
         return
-    written = Split.from_json(json.loads(path.read_text(encoding="utf-8")), task.photos)
-    if written != task.split:
+    written = json.loads(path.read_text(encoding="utf-8"))
+    if Split.from_json(written, task.photos) != task.split:
         raise DataError(
             f"The photos in {task.photos.root} would be split another way now than when {folder} "
             "began. Put them back as they were, or train anew."
         )
+    check_contents(folder, written, task.contents)

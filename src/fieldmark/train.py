@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fieldmark import durable, machine
-from fieldmark.build import SplitName, Task, build, check_files
+from fieldmark.build import SplitName, Task, build, changed_photos, check_files
 from fieldmark.errors import SettingError, TrainingError
 from fieldmark.exact_stage import exact_decay, solve
 from fieldmark.forecast import forecast
@@ -30,6 +30,7 @@ from fieldmark.studies.run import WEIGHTS, Run, RunWriter
 from fieldmark.studies.trial import PrunedError, Watch, after_stage
 from fieldmark.training.checkpoint import Checkpoint
 from fieldmark.training.features import FeatureStore
+from fieldmark.training.nonfinite import bad_logits
 from fieldmark.training.optim import ParameterPlan, parameter_plan
 from fieldmark.training.stage import frozen_hash, set_trainable
 from fieldmark.training.world import world
@@ -71,6 +72,7 @@ def train(
     """
     reporter = reporter if world().leads else Silent()
     task = prepare(settled(recipe), store, reporter, open_test=open_test)
+    _check_judged(task)
     with begin(world().heard(folder), task) as writer:
         if rehearsals and world().leads:
             keep_what_holds(task.recipe, rehearsals, writer.folder)
@@ -114,6 +116,19 @@ def prepare(
         open_test=open_test,
         progress=lambda done, total: reporter.progress("photos", done, total, {}),
     )
+
+
+def _check_judged(task: Task) -> None:
+    """Refuse stages that go by the loss on `val` where there is none, as in a refit."""
+    for stage in task.recipe.stages:
+        asked = {"`stop_after`": stage.stop_after, "`plateau`": stage.schedule.name == "plateau"}
+        if not task.part("val") and any(asked.values()):
+            keys = " and ".join(key for key, value in asked.items() if value)
+            raise SettingError(
+                f"Stage {stage.name} goes by the loss on `val` ({keys}), and no photo is in `val`. "
+                f"Set `stages.{stage.name}.stop_after=null` and another schedule, with the length "
+                "that was found, or keep photos for `val`."
+            )
 
 
 def begin(folder: Path, task: Task) -> RunWriter:
@@ -248,7 +263,10 @@ class Training:
         for split in splits:
             if photos := self.task.part(split):
                 labels = np.array([photo.label for photo in photos])
-                metrics = classification_metrics(inputs.logits(split), labels)
+                logits = inputs.logits(split)
+                if bad := bad_logits(self.model, logits, lambda row: photos[row].key):
+                    raise TrainingError(f"At step {self.at.step} of the training, {bad}")
+                metrics = classification_metrics(logits, labels)
                 found |= {f"{split}/{name}": value for name, value in metrics.items()}
         self.ledger.record(found, stage)
         if self.watch and self.at.stage_step and stage is self.task.recipe.stages[-1]:
@@ -273,6 +291,8 @@ class Training:
     def conclude(self, *, open_test: bool) -> None:
         """Keep the weights and what the finished model says of every photo it may see."""
         _, inputs = self.enter(self.task.recipe.stages[-1])
+        if told := changed_photos(self.task, self.store.folder / CHECKED):
+            self.ledger.note(told)
         self.ledger.keep_weights(WEIGHTS, self.model.state_dict())
         splits: list[SplitName] = ["minitrain", "val"]
         if open_test:
@@ -325,5 +345,6 @@ def _class_counts(task: Task, split: SplitName) -> list[int]:
 
 
 def split_text(task: Task) -> str:
-    """The split as it is written into the run, by photo keys."""
-    return json.dumps(task.split.to_json(task.photos), ensure_ascii=False, indent=1)
+    """The split as it is written into the run, by photo keys, with what was in each file."""
+    written = task.split.to_json(task.photos) | {"contents": task.contents}
+    return json.dumps(written, ensure_ascii=False, indent=1)

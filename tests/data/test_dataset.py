@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from fieldmark.data.dataset import content_hash, draw
 from fieldmark.data.sources import read_photos
 from fieldmark.errors import DataError
+from fieldmark.predict import find_photos
 
 
 def write_tree(root: Path, *keys: str) -> Path:
@@ -63,7 +66,9 @@ def test_other_files_are_counted_and_hidden_ones_are_not(tmp_path: Path) -> None
     photos = read_photos(tmp_path)
     assert photos.class_names == ("a", "b")
     assert [photo.key for photo in photos.photos] == ["a/1.jpg", "b/3.jpg"]
-    assert [Path(name).name for name in photos.ignored] == ["stray.jpg", "README.md", "notes.txt"]
+    # A hidden folder of photos may be meant as a class, so it is told.
+    told = ["stray.jpg", ".git", "README.md", "notes.txt"]
+    assert [Path(name).name for name in photos.ignored] == told
 
 
 @pytest.mark.parametrize("name", ["Öland", "鳥", "two words", "quote's", "x" * 200])
@@ -105,7 +110,7 @@ def test_folder_above_a_cub_folder_points_to_it(tmp_path: Path) -> None:
 def test_every_empty_class_folder_is_named(tmp_path: Path) -> None:
     write_tree(tmp_path, "ani/1.jpg", "wren/2.jpg", "gull/notes.txt")
     (tmp_path / "tern").mkdir()
-    with pytest.raises(DataError, match=r"2 class folder\(s\) .* hold no photos: gull, tern\."):
+    with pytest.raises(DataError, match=r"2 class folders hold no photos: gull, tern\."):
         read_photos(tmp_path)
 
 
@@ -167,7 +172,7 @@ def test_cub_shows_ten_mistakes_and_counts_the_rest(tmp_path: Path) -> None:
     labels = "".join(f"{i} {1 + i % 2}\n" for i in range(1, 16))
     flags = "".join(f"{i} 1\n" for i in range(1, 16))
     write_cub(tmp_path, images=lines, image_class_labels=labels, train_test_split=flags)
-    with pytest.raises(DataError, match=r"15 mistake\(s\)") as caught:
+    with pytest.raises(DataError, match=r"15 mistakes") as caught:
         read_photos(tmp_path)
     assert str(caught.value).count("no such file") == 10
     assert "and 5 more" in str(caught.value)
@@ -240,3 +245,37 @@ def test_draws_are_uniform() -> None:
 
 def test_a_file_name_that_is_not_utf8_can_be_drawn_for() -> None:
     assert draw(0, "bird\udcff.jpg") != draw(0, "bird\udcfe.jpg")
+
+
+def test_every_folder_that_is_shut_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos must not be left out unseen; root may look anywhere, so the system is played."""
+    write_tree(tmp_path, "a/1.jpg", "a/shut/2.jpg", "b/3.jpg", "b/x/shut/4.jpg")
+    scan = os.scandir
+
+    def scandir(folder: str | Path) -> object:
+        if Path(folder).name == "shut":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    told = r"^2 folder\(s\) can't be looked into: .*a/shut \(Permission denied\), .*b/x/shut \(P"
+    with pytest.raises(DataError, match=told):
+        read_photos(tmp_path)
+    with pytest.raises(DataError, match=told):
+        find_photos([tmp_path])
+
+
+def test_a_class_that_is_a_link_to_where_it_stands_is_none(tmp_path: Path) -> None:
+    """It would give every photo a second time, under its own label."""
+    root = write_tree(tmp_path / "photos", "a/1.jpg", "b/2.jpg")
+    elsewhere = write_tree(tmp_path / "more", "3.jpg")
+    (root / "here").symlink_to(root)
+    (root / "above").symlink_to(tmp_path)
+    (root / "itself").symlink_to(root / "itself")
+    (root / "c").symlink_to(elsewhere)  # as a link to another folder is
+    photos = read_photos(root)
+    assert photos.class_names == ("a", "b", "c")
+    assert [photo.key for photo in photos.photos] == ["a/1.jpg", "b/2.jpg", "c/3.jpg"]
+    assert photos.ignored == ("above", "here", "itself")

@@ -98,8 +98,8 @@ def test_a_class_with_one_group_stays_in_train_and_is_named() -> None:
     assert labels(photos, split.train) == {0, 1}
     assert labels(photos, split.val) == labels(photos, split.test) == {1}
     assert split.notes == (
-        "val has no photos of 1 class(es): c0",
-        "test has no photos of 1 class(es): c0",
+        "val has no photos of 1 class: c0",
+        "test has no photos of 1 class: c0",
     )
 
 
@@ -120,7 +120,7 @@ def test_an_official_split_that_tears_groups_says_which() -> None:
         for i in range(5)
     ]
     found = make_split(PhotoSet(Path("x"), tuple(photos), ("a", "b")), kind="official", seed=0)
-    assert found.notes == ("1 group(s) stand in more than one part of the split: burst",)
+    assert found.notes == ("1 group stands in more than one part of the split: burst",)
 
 
 @given(
@@ -215,3 +215,23 @@ def test_a_fraction_takes_of_each_class_its_share_and_one_at_least() -> None:
         DataError, match=r"`train_fraction` 0.03 of 63 training photos is 2, but 3 .* Use 0.048"
     ):
         counts(0.03)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "left"),
+    [
+        ([[9], [9]], {"kind": "fractions"}, r"`val`: .* 18 photo\(s\) in 2 group\(s\), which stay"),
+        ([[3] * 3] * 2, {"kind": "folds", "fold": 4}, r"fold 4 of 5: .* in 4 group\(s\), which"),
+        ([[1] * 4] * 2, {"kind": "folds", "folds": 9, "fold": 8}, r"fold 8 of 9: .* 6 photo\(s\)"),
+    ],
+)
+def test_a_val_that_nothing_is_left_for_is_refused(sizes, options, left: str) -> None:
+    """Else every choice that looks at val would be made on nothing."""
+    with pytest.raises(DataError, match=rf"^Nothing is left for {left}.*`data\.val_fraction` to 0"):
+        make_split(grouped(sizes), **options, seed=0)
+
+
+def test_a_test_part_that_no_group_could_go_to_is_told() -> None:
+    split = make_split(grouped([[5, 5], [5, 5]]), kind="fractions", seed=0)
+    assert (len(split.train), len(split.val), split.test) == (10, 10, ())
+    assert split.notes == ("`test` is empty: no class has a group to spare for it",)

@@ -55,7 +55,7 @@ def test_train_val_and_test_trees_are_an_official_split(tmp_path: Path) -> None:
     ("keys", "message"),
     [
         (("train/ani/1.jpg", "train/wren/2.jpg", "val/gull/3.jpg"), r"training photos: val/gull\."),
-        (("train/ani/1.jpg", "train/wren/x.txt", "val/wren/3.jpg"), r"hold no photos: wren\."),
+        (("train/ani/1.jpg", "train/wren/x.txt", "val/wren/3.jpg"), r"holds no photos: wren\."),
         (("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "valid/a/2.jpg"), r"two folders for va"),
         (("train/1.jpg", "val/2.jpg"), r"train` holds no class folders"),
     ],
@@ -178,14 +178,14 @@ def test_a_class_that_corrections_empty_is_left_out_and_told(tmp_path: Path, act
     named = {photo.key: photos.class_names[photo.label] for photo in photos.photos}
     moved = {f"rare/{n}.jpg": "ani" for n in (1, 2)} if action.startswith("relabel") else {}
     assert named == {"ani/1.jpg": "ani", "ani/2.jpg": "ani", "wren/1.jpg": "wren"} | moved
-    told = "corrections leave no photo of 1 class(es), which are left out: rare"
+    told = "corrections leave no photo of 1 class, left out therefore: rare"
     assert photos.notes[-1] == told
 
 
 def test_corrections_leave_two_classes_at_least(tmp_path: Path) -> None:
     write(tmp_path / "p", "ani/1.jpg", "wren/1.jpg")
     rows = text(tmp_path / "c.csv", "path,action,value\nani/1.jpg,exclude,\n")
-    with pytest.raises(DataError, match=r"leave photos of 1 class\(es\); two at least are needed"):
+    with pytest.raises(DataError, match=r"leave photos of 1 class; two at least are needed"):
         read_photos(tmp_path / "p", corrections=rows)
 
 
@@ -227,7 +227,7 @@ def test_groups_are_read_off_names(folder: Path) -> None:
     photos = read_photos(folder, group_pattern=r"/(\d)\.jpg")
     assert [row[3] for row in said(photos)] == ["1", "2", None, "1", "2"]
     assert photos.notes == (
-        "`group_pattern` fits 1 photo(s) not, each a group of its own: ani/a b.jpg",
+        "`group_pattern` leaves 1 photo out, each a group of its own: ani/a b.jpg",
     )
 
 
@@ -264,3 +264,51 @@ def test_weights_meet_only_their_own_classes(now: tuple[str, ...], message: str)
     check_class_names(("ani", "wren"), PhotoSet(Path("x"), (), ("ani", "wren")))
     with pytest.raises(DataError, match=message):
         check_class_names(("ani", "wren"), PhotoSet(Path("x"), (), now))
+
+
+def test_a_photo_in_two_lists_is_refused_though_both_have_one_name(folder: Path, tmp_path: Path):
+    lines = "ani/1.jpg ani\nwren/1.jpg wren\n"
+    lists = {}
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        lists[part] = text(tmp_path / part / "list.txt", lines)
+    first = r"val: list\.txt line 1: ani/1\.jpg stands at train: list\.txt line 1 too"
+    for given in (lists, dict.fromkeys(lists, lists["val"])):
+        with pytest.raises(DataError, match=rf"have 2 mistake\(s\):\n  {first}\n  val: list"):
+            read_photos(folder, lists=given)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffpath,label\r\nani/1.jpg,ani\r\nwren/1.jpg,wren\r\n",
+        'path,label\n"ani/1.jpg","ani"\n\n"wren/1.jpg", wren \n,\n\n',
+        "label,other,path\nani,,ani/1.jpg\nwren,x,./wren//1.jpg\n",
+    ],
+)
+def test_tables_as_programs_write_them(folder: Path, tmp_path: Path, content: str) -> None:
+    photos = read_photos(folder, lists={"all": text(tmp_path / "t.csv", content)})
+    assert [row[:2] for row in said(photos)] == [("ani/1.jpg", "ani"), ("wren/1.jpg", "wren")]
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"label": [["ani"], ["wren"]]}, "plain values, and has not: label"),
+        ({"label": [{"name": "ani"}, {"name": "wren"}]}, "plain values, and has not: label"),
+        ("path,label,label\nani/1.jpg,ani,x\nwren/1.jpg,wren,y\n", "has not: label"),
+        ("path,label\nani/1.jpg,ani,x\nwren/1.jpg,wren\n", "can't be read: found more fields"),
+        ("path;label\nani/1.jpg;ani\nwren/1.jpg;wren\n", r"no column path, label; it has: path;"),
+        ("path,label\nani/1.jpg\nwren/1.jpg,wren\n", "row 1: not a path and a label: 'ani/1"),
+    ],
+)
+def test_tables_that_can_be_read_in_two_ways_are_refused(
+    folder: Path, tmp_path: Path, table: str | dict, told: str
+) -> None:
+    path = tmp_path / ("t.csv" if isinstance(table, str) else "t.parquet")
+    if isinstance(table, str):
+        text(path, table)
+    else:
+        pl.DataFrame({"path": ["ani/1.jpg", "wren/1.jpg"], **table}).write_parquet(path)
+    with pytest.raises(DataError, match=told):
+        read_photos(folder, lists={"all": path})

@@ -231,3 +231,35 @@ def test_a_run_has_one_writer_among_processes(writer, folder):
         [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False
     )
     assert "is being written by another process" in other.stderr
+
+
+def test_of_two_runs_begun_at_once_in_one_folder_one_is_turned_away(folder, monkeypatch):
+    """The slower one is past its look at the folder when the other begins; nothing of it stays."""
+    make_folder, rivals = durable.make_folder, []
+
+    def make_folder_late(path):
+        make_folder(path)
+        if not rivals:
+            rivals.append(None)
+            rivals[0] = RunWriter.create(folder, "the quicker one's\n", MANIFEST)
+
+    monkeypatch.setattr(durable, "make_folder", make_folder_late)
+    with pytest.raises(RecordError, match=r"metrics\.jsonl` is being written by another process"):
+        RunWriter.create(folder, "the slower one's\n", MANIFEST)
+    rivals[0].finish()
+    assert (Run(folder).status, Run(folder).recipe_text) == ("finished", "the quicker one's\n")
+
+
+def test_a_run_that_was_begun_and_ended_meanwhile_is_left_alone(folder, monkeypatch):
+    make_folder, rivals = durable.make_folder, []
+
+    def make_folder_late(path):
+        make_folder(path)
+        if not rivals:
+            rivals.append(None)
+            RunWriter.create(folder, "the quicker one's\n", MANIFEST).finish()
+
+    monkeypatch.setattr(durable, "make_folder", make_folder_late)
+    with pytest.raises(SettingError, match="is not empty"):
+        RunWriter.create(folder, "the slower one's\n", MANIFEST)
+    assert (Run(folder).status, Run(folder).recipe_text) == ("finished", "the quicker one's\n")

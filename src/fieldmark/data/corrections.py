@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fieldmark import durable
 from fieldmark.data.dataset import Photo, PhotoSet, listed
 from fieldmark.data.lists import read_table
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 _ACTIONS = ("relabel", "exclude", "group")
 
@@ -39,8 +39,8 @@ def corrected(photos: PhotoSet, path: Path) -> PhotoSet:
     if problems:
         shown = listed(problems, between="\n  ")
         raise DataError(
-            f"`{path}` has {len(problems)} mistake(s):\n  {shown}\nEach row is a photo's path "
-            f"below `{photos.root}`, an action ({', '.join(_ACTIONS)}) and its value."
+            f"`{path}` has {count_of(len(problems), 'mistake')}:\n  {shown}\nEach row is a photo's "
+            f"path below `{photos.root}`, an action ({', '.join(_ACTIONS)}) and its value."
         )
     by_key: dict[str, dict[str, str]] = {}
     for one in corrections:
@@ -68,12 +68,13 @@ def _without_emptied(photos: PhotoSet) -> PhotoSet:
         return photos
     if len(left) < 2:
         raise DataError(
-            f"Corrections leave photos of {len(left)} class(es); two at least are needed. "
-            f"Exclude fewer."
+            f"Corrections leave photos of {count_of(len(left), 'class', 'classes')}; two at least "
+            f"are needed. Exclude fewer."
         )
     number = {label: position for position, label in enumerate(left)}
     told = (
-        f"corrections leave no photo of {len(gone)} class(es), which are left out: {listed(gone)}"
+        f"corrections leave no photo of {count_of(len(gone), 'class', 'classes')}, left out "
+        f"therefore: {listed(gone)}"
     )
     return replace(
         photos,
@@ -84,10 +85,9 @@ def _without_emptied(photos: PhotoSet) -> PhotoSet:
 
 
 def _read(path: Path) -> list[_Correction]:
-    table = read_table(path, ("path", "action"), ("value",))
     return [
         _Correction(row["path"] or "", row["action"] or "", row.get("value") or "", number)
-        for number, row in enumerate(table.iter_rows(named=True), start=1)
+        for number, row in read_table(path, ("path", "action"), ("value",))
     ]
 
 

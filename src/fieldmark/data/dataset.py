@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
@@ -84,7 +84,8 @@ def photo_set(
     ]
     if unwritable:
         raise DataError(
-            f"{len(unwritable)} name(s) in `{root}` are not UTF-8: {listed(unwritable)}. "
+            f"In `{root}` {count_of(len(unwritable), 'name is', 'names are')} not UTF-8: "
+            f"{listed(unwritable)}. "
             f"Rename them, so that records can say which photo they mean."
         )
     alike = _alike(class_names, lambda name: unicodedata.normalize("NFC", name))
@@ -116,6 +117,11 @@ def content_hash(path: Path) -> str:
     """BLAKE2b-256 of a file's bytes, in hex: the photo's part of a cache key."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+
+
+def short_hash(content: str) -> str:
+    """As much of a content hash as tells whether a file was changed, 16 hex digits."""
+    return content[:16]
 
 
 def draw(*key: str | int) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import polars as pl
 
 from fieldmark.data.dataset import PARTS, Photo, PhotoSet, is_photo, listed, photo_set
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 _TABLES = (".csv", ".tsv", ".parquet")
 
@@ -39,7 +39,9 @@ def read_lists(folder: Path, lists: Mapping[str, Path], group: str | None = None
     for part, path in lists.items():
         split = None if part == "all" else part
         is_table = path.suffix.lower() in _TABLES
-        entries += _table_entries(path, split, group) if is_table else _list_entries(path, split)
+        found = _table_entries(path, split, group) if is_table else _list_entries(path, split)
+        # Lists of two parts may have one name, so a place in them begins with the part.
+        entries += [one._replace(where=f"{part}: {one.where}") if split else one for one in found]
     names = sorted({entry.label for entry in entries if entry.label})
     problems = [*_mistakes(folder, entries)]
     if len(names) < 2:
@@ -47,8 +49,8 @@ def read_lists(folder: Path, lists: Mapping[str, Path], group: str | None = None
     if problems:
         shown = listed(problems, between="\n  ")
         raise DataError(
-            f"The lists of photos have {len(problems)} mistake(s):\n  {shown}\nPaths are relative "
-            f"to `{folder}`. Correct the lists, or give another `folder`."
+            f"The lists of photos have {count_of(len(problems), 'mistake')}:\n  {shown}\nPaths are "
+            f"relative to `{folder}`. Correct the lists, or give another `folder`."
         )
     label_of = {name: label for label, name in enumerate(names)}
     photos = [
@@ -59,8 +61,13 @@ def read_lists(folder: Path, lists: Mapping[str, Path], group: str | None = None
     return photo_set(folder, photos, names)
 
 
-def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> pl.DataFrame:
-    """The named columns of a table as text, empty cells as null; other columns are left out.
+Row = dict[str, str | None]
+
+
+def read_table(
+    path: Path, required: tuple[str, ...], optional: tuple[str, ...]
+) -> list[tuple[int, Row]]:
+    """The named columns of each row that is not blank, and its number; an empty cell is None.
 
     Raises:
         DataError: The table can't be read or lacks a required column.
@@ -81,15 +88,24 @@ def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...])
             f"first line must name the columns {', '.join(required)}."
         )
     kept = [name for name in dict.fromkeys((*required, *optional)) if name in table.columns]
-    return table.select(
+    odd = [name for name in kept if table[name].dtype.is_nested()]
+    odd += [name for name in kept if f"{name}_duplicated_0" in table.columns]  # so polars says it
+    if odd:
+        raise DataError(
+            f"`{path}` must have one column each of plain values, and has not: {listed(odd)}. "
+            f"Rename or rewrite those that are not meant."
+        )
+    blank = table.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    cells = table.select(
         pl.col(name).cast(pl.String).str.strip_chars().replace("", None) for name in kept
     )
+    rows = enumerate(zip(cells.iter_rows(named=True), blank, strict=True), start=1)
+    return [(number, row) for number, (row, is_blank) in rows if not is_blank]
 
 
 def _table_entries(path: Path, split: str | None, group: str | None) -> Iterator[_Entry]:
     wanted = (group,) if group else ()
-    table = read_table(path, ("path", "label", *wanted), ("split", "group"))
-    for number, row in enumerate(table.iter_rows(named=True), start=1):
+    for number, row in read_table(path, ("path", "label", *wanted), ("split", "group")):
         yield _Entry(
             path=row["path"] or "",
             label=row["label"] or "",
@@ -121,8 +137,10 @@ def _mistakes(folder: Path, entries: list[_Entry]) -> Iterator[str]:
             yield f"{entry.where}: not a photo below the folder: {entry.path}"
         elif not (folder / key).is_file():
             yield f"{entry.where}: no such file: {entry.path}"
-        elif first.setdefault(key, entry.where) != entry.where:
+        elif key in first:
             yield f"{entry.where}: {key} stands at {first[key]} too"
+        else:
+            first[key] = entry.where
         if entry.split not in (None, *PARTS):
             yield f"{entry.where}: not train, val or test: {entry.split}"
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from fieldmark.data.dataset import PARTS, PhotoSet, listed
 from fieldmark.data.portion import are_grouped, deal, first_part, groups, pick, share
 from fieldmark.data.split_files import marked, read_split
-from fieldmark.errors import DataError, SettingError
+from fieldmark.errors import DataError, SettingError, count_of
 
 Kind = Literal["official", "tutorial", "fractions", "files", "folds"]
 
@@ -108,7 +108,8 @@ def make_split(
 
     Raises:
         SettingError: A fraction or a fold is out of range.
-        DataError: The source has no official split, or a class has too few photos.
+        DataError: The source has no official split, a class has too few photos, or nothing is left
+            for val.
     """
     _check_fraction("val_fraction", val_fraction)
     _check_fraction("test_fraction", test_fraction)
@@ -188,7 +189,10 @@ def _test_part(
             f"than the {_TUTORIAL_ALL:,} photos of CUB-200-2011; its test part was kept"
         )
     _check_counts(photos, everyone, _needed(photos, kept + (fraction > 0)), "in all")
-    return _cut(photos, everyone, fraction, "test", seed=seed, leave=kept), notes
+    test = _cut(photos, everyone, fraction, "test", seed=seed, leave=kept)
+    if not test:
+        notes.append("`test` is empty: no class has a group to spare for it")
+    return test, notes
 
 
 def _val_part(
@@ -205,11 +209,14 @@ def _val_part(
         return []
     if kind == "official" and (val := _official(photos, "val")):
         return val
-    if kind == "folds":
-        _check_counts(photos, pool, _needed(photos, 2), "outside test")
-        return deal(photos, pool, folds, seed=seed)[fold]
     _check_counts(photos, pool, _needed(photos, 2), "outside test")
-    return _cut(photos, pool, fraction, "val", seed=seed, leave=1)
+    if kind == "folds":
+        val, part = deal(photos, pool, folds, seed=seed)[fold], f"fold {fold} of {folds}"
+    else:
+        val, part = _cut(photos, pool, fraction, "val", seed=seed, leave=1), "`val`"
+    if not val:
+        raise _empty(photos, pool, part)
+    return val
 
 
 def _joined(photos: PhotoSet, split: Split, seed: int) -> Split:
@@ -229,8 +236,9 @@ def _official(photos: PhotoSet, part: str) -> list[int]:
     unmarked = [photo.key for photo in photos.photos if photo.split is None]
     if unmarked:
         raise DataError(
-            f"`{photos.root}` has no official split: {len(unmarked)} photo(s), such as "
-            f"{unmarked[0]}, are marked neither train, val nor test. Use `split: fractions`."
+            f"`{photos.root}` has no official split: "
+            f"{count_of(len(unmarked), 'photo is', 'photos are')} marked neither train, val nor "
+            f"test, such as {unmarked[0]}. Use `split: fractions`."
         )
     return [i for i, photo in enumerate(photos.photos) if photo.split == part]
 
@@ -257,7 +265,7 @@ def _lacking(photos: PhotoSet, part: str, positions: Sequence[int]) -> list[str]
     names = [name for label, name in enumerate(photos.class_names) if label not in there]
     if not names or not positions:
         return []
-    return [f"{part} has no photos of {len(names)} class(es): {listed(names)}"]
+    return [f"{part} has no photos of {count_of(len(names), 'class', 'classes')}: {listed(names)}"]
 
 
 def _torn(photos: PhotoSet, parts: Mapping[str, Sequence[int]]) -> list[str]:
@@ -268,7 +276,19 @@ def _torn(photos: PhotoSet, parts: Mapping[str, Sequence[int]]) -> list[str]:
     torn = sorted(group[1:] for group, count in seen.items() if count > 1)
     if not torn:
         return []
-    return [f"{len(torn)} group(s) stand in more than one part of the split: {listed(torn)}"]
+    return [
+        f"{count_of(len(torn), 'group stands', 'groups stand')} in more than one part of the "
+        f"split: {listed(torn)}"
+    ]
+
+
+def _empty(photos: PhotoSet, pool: Sequence[int], part: str) -> DataError:
+    whole = f" in {len(groups(photos, pool))} group(s), which stay whole"
+    return DataError(
+        f"Nothing is left for {part}: outside test there are {len(pool)} photo(s)"
+        f"{whole if are_grouped(photos) else ''}. Add photos or groups, use fewer `data.folds`, or "
+        f"set `data.val_fraction` to 0."
+    )
 
 
 def _needed(photos: PhotoSet, count: int) -> int:
@@ -288,9 +308,10 @@ def _check_counts(photos: PhotoSet, pool: Iterable[int], needed: int, where: str
         if counts[label] < needed
     ]
     if short:
+        least = count_of(needed, "photo")
         raise DataError(
-            f"Every class needs {needed} photo(s) or more {where}; too few: {listed(short)}. Add "
-            f"photos, leave the class out or join it to another by `data.corrections`, or set "
+            f"Every class needs {least} or more {where}; too few: {listed(short)}. "
+            f"Add photos, leave the class out or join it to another by `data.corrections`, or set "
             f"`data.val_fraction` to 0."
         )
 

@@ -1,11 +1,11 @@
 """One folder per class, alone or below folders named `train`, `val` and `test`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fieldmark.data.dataset import PARTS, Photo, PhotoSet, is_photo, listed, photo_set, suffixes
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 _PART_OF = {
     "train": "train",
@@ -22,7 +22,7 @@ def read_tree(folder: Path) -> PhotoSet:
     """The photos of a folder that holds one folder per class, at any depth below it.
 
     Raises:
-        DataError: There are fewer than two classes, or one without photos.
+        DataError: There are fewer than two classes, one without photos, or a folder that is shut.
     """
     class_folders, loose = _entries(folder)
     _check_class_folders(folder, class_folders, any(map(is_photo, loose)))
@@ -100,13 +100,16 @@ def _photos_of(
     """The photos below class folders, and the other files there."""
     photos: list[Photo] = []
     ignored: list[Path] = []
+    shut: list[OSError] = []
     for class_folder in class_folders:
         label = names.index(class_folder.name)
-        for file in files_below(class_folder):
+        for file in files_below(class_folder, shut.append):
             if is_photo(file):
                 photos.append(Photo(file, label, file.relative_to(root).as_posix(), split))
             else:
                 ignored.append(file)
+    if shut:
+        raise are_shut(shut)
     return photos, ignored
 
 
@@ -115,7 +118,8 @@ def _check_none_is_empty(folder: Path, photos: list[Photo], names: list[str]) ->
     empty = [name for label, name in enumerate(names) if label not in filled]
     if empty:
         raise DataError(
-            f"{len(empty)} class folder(s) of `{folder}` hold no photos: {listed(empty)}. "
+            f"Of `{folder}` {count_of(len(empty), 'class folder holds', 'class folders hold')} no "
+            f"photos: {listed(empty)}. "
             f"Put photos in ({suffixes()}) or remove the folder."
         )
 
@@ -138,15 +142,47 @@ def _check_class_folders(folder: Path, class_folders: list[Path], loose_photos: 
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Folders and files directly inside, by name."""
-    entries = sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
-    folders = [entry for entry in entries if entry.is_dir()]
-    return folders, [entry for entry in entries if not entry.is_dir()]
+    """Folders and files directly inside, by name.
+
+    A folder of photos that is hidden, or leads back to where it stands, is left among the files.
+    """
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if _may_matter(entry))
+        folders = [entry for entry in entries if entry.is_dir() and not _is_passed_over(entry)]
+    except OSError as error:
+        raise are_shut([error]) from error
+    return folders, sorted(set(entries) - set(folders))
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Files at any depth; hidden ones and hidden folders are passed over, links not followed."""
-    for parent, folders, files in os.walk(folder):
+def _may_matter(entry: Path) -> bool:
+    """Whether it is in plain sight, or a hidden folder that holds photos."""
+    if not _is_hidden(entry.name):
+        return True
+    _, _, files = next(os.walk(entry), ("", [], []))
+    return any(is_photo(Path(name)) for name in files)
+
+
+def _is_passed_over(folder: Path) -> bool:
+    """Whether it is hidden, or a link to a folder that it stands in itself."""
+    return _is_hidden(folder.name) or (
+        folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+    )
+
+
+def are_shut(errors: list[OSError]) -> DataError:
+    """Says which folders nobody may look into: what lies in them must not be left out unseen."""
+    told = listed(sorted(f"{error.filename} ({error.strerror})" for error in errors))
+    return DataError(
+        f"{len(errors)} folder(s) can't be looked into: {told}. Allow it, or move them elsewhere."
+    )
+
+
+def files_below(folder: Path, shut: Callable[[OSError], None]) -> Iterator[Path]:
+    """Files at any depth; hidden ones and hidden folders are passed over, links not followed.
+
+    `shut` is told of each folder that can't be looked into.
+    """
+    for parent, folders, files in os.walk(folder, onerror=shut):
         folders[:] = [name for name in folders if not _is_hidden(name)]
         links = [name for name in folders if Path(parent, name).is_symlink()]  # never entered
         yield from (Path(parent, name) for name in (*files, *links) if not _is_hidden(name))

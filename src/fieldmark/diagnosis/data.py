@@ -8,9 +8,10 @@ from fieldmark.diagnosis.curve import share_error
 from fieldmark.diagnosis.evidence import RunEvidence
 from fieldmark.diagnosis.finding import Check, Number, Place, Seen, check, clear, fires, unknown
 
+_PHOTOS = r"([\d,]+) photo(?:s|\(s\))?"  # as notes count them now, and in older runs
 COPIES = {
-    "exact": r"(\d+) photo\(s\) are byte for byte in more than one part",
-    "near": r"(\d+) photo\(s\) look nearly like one of an earlier part",
+    "exact": rf"{_PHOTOS} (?:stands?|are byte for byte) in more than one part",
+    "near": rf"{_PHOTOS} looks? nearly like one of an earlier part",
 }
 MANY_EXACT, MANY_NEAR = 0.01, 0.05  # of val; near ones may be two photos alike; ours
 SAME = 0.02  # of top-1: two ways to the same numbers differ by rounding alone
@@ -43,7 +44,7 @@ def copies_across_splits(run: RunEvidence) -> Seen:
         return unknown("not_recorded", key="audit of the photos")
     text = "\n".join(run.notes)
     counts = {
-        kind: int(found[1]) if (found := re.search(pattern, text)) else 0
+        kind: int(found[1].replace(",", "")) if (found := re.search(pattern, text)) else 0
         for kind, pattern in COPIES.items()
     }
     share = (counts["exact"] + counts["near"]) / val

@@ -33,7 +33,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "too_few_cells": "it takes {needed} finished cells, there are {found}",
         "ended_early": "the run was ended early: {why}",
         "takes_no_steps": "stage {stage} finds its minimum and takes no steps",
-        "one_step": "nothing was trained for long enough: {found} step(s)",
+        "one_step": "nothing was trained for long enough; steps: {found}",
         "not_finite": "`{key}` is not finite at step {step}, which is told elsewhere",
     }
 )

@@ -6,7 +6,7 @@
     manifest.json                  versions, hardware, class names, split, plan, times, status
     metrics.jsonl                  journal: metrics as they come, and each opening of the test split
     predictions/<split>.parquet    for each photo: path, label, predicted, probabilities
-    weights.safetensors            the best weights
+    weights.safetensors            the weights it ended with
     log.txt                        what the terminal showed
     curves.png                     the training curves
 
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def weights_path(self) -> Path:
-        """Where the best weights are, if they were saved."""
+        """Where the weights it ended with are, if they were saved."""
         return self.folder / WEIGHTS
 
     def metrics(self) -> pl.DataFrame:
@@ -185,19 +185,17 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         Raises:
             SettingError: the folder is not empty, or the manifest lacks `class_names`.
         """
-        folder = Path(folder)
-        if folder.is_dir() and not _was_only_begun(folder, recipe_text):
-            told = f"`{folder}` is not empty, and a run begins in a folder of its own. "
-            raise SettingError(f"{told}Name another, or remove this one.")
+        _check_room_for_a_run(folder, recipe_text)
         if "class_names" not in manifest:
             raise SettingError(f"A manifest needs `class_names`, got only {sorted(manifest)}.")
         started = {"format": FORMAT, "status": "running", "started": durable.now(), **manifest}
         content = _to_json(started)
         durable.make_folder(folder)
-        durable.replace(folder / RECIPE, recipe_text.encode())
-        writer = cls(folder, started)
+        writer = cls(folder, started)  # first, for it locks out whoever begins here as well
         with ExitStack() as stack:
-            stack.callback(writer.close)  # where the manifest can't be written
+            stack.callback(writer.close)  # where what follows can't be written
+            _check_room_for_a_run(folder, recipe_text)
+            durable.replace(folder / RECIPE, recipe_text.encode())
             durable.replace(folder / MANIFEST, content)
             stack.pop_all()
         return writer
@@ -343,8 +341,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _was_only_begun(folder: Path, recipe_text: str) -> bool:
-    """Whether a folder is empty, or holds what a run killed before its manifest leaves."""
-    names = {path.name for path in folder.iterdir() if not durable.is_temporary(path.name)}
-    ours = RECIPE in names and (folder / RECIPE).read_bytes() == recipe_text.encode()
-    return not names or (ours and names <= {RECIPE, METRICS})
+def _check_room_for_a_run(folder: Path, recipe_text: str) -> None:
+    """Refuse a folder that holds more than a run killed before its manifest leaves."""
+    left = {RECIPE: recipe_text.encode(), METRICS: b""}
+    there = folder.iterdir() if folder.is_dir() else ()
+    others = (path for path in there if not durable.is_temporary(path.name))
+    if any(path.name not in left or path.read_bytes() != left[path.name] for path in others):
+        raise SettingError(f"`{folder}` is not empty. Name another folder, or remove this one.")

@@ -4,8 +4,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -36,6 +39,30 @@ def first_bad(model: nn.Module, take_again: Callable[[], float]) -> str | None:
         loss = take_again()
     of_loss = [] if math.isfinite(loss) else ["the loss, of finite logits"]
     return next(iter(outputs + of_loss + gradients), None)
+
+
+def bad_logits(
+    model: nn.Module, logits: NDArray[np.float32], name: Callable[[int], str]
+) -> str | None:
+    """What is wrong with logits (N, K) that an evaluation gave, and why; None if all are numbers.
+
+    Args:
+        model: what gave them; the first of its tensors that is not finite is named.
+        logits: of N samples.
+        name: what a sample is called in a message.
+    """
+    rows = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
+    if not rows:
+        return None
+    shown = ", ".join(map(name, rows[:4])) + (f" and {len(rows) - 4} more" if rows[4:] else "")
+    held = chain(model.named_parameters(), model.named_buffers())
+    first = next(
+        (key for key, tensor in held if not _is_finite(tensor)), "the logits, of finite weights"
+    )
+    return (
+        f"the logits of {shown} became infinite or nan. First bad: {first}. "
+        "Lower the stage's lr tenfold, or give it a warmup."
+    )
 
 
 @contextmanager
