@@ -116,6 +116,11 @@ def _table_entries(path: Path, split: str | None, group: str | None) -> Iterator
 
 
 def _list_entries(path: Path, split: str | None) -> Iterator[_Entry]:
+    return (one._replace(split=split) for _, one in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, _Entry]]:
+    """Each line of a list that is not blank, and what stands in it."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -124,7 +129,38 @@ def _list_entries(path: Path, split: str | None) -> Iterator[_Entry]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             name, label = ["", *line.rsplit(maxsplit=1)][-2:]  # at the last blank: paths have some
-            yield _Entry(name.strip(), label, split, None, f"{path.name} line {number}")
+            yield line, _Entry(name.strip(), label, None, None, f"{path.name} line {number}")
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file's name is that of a list of photos, not of one."""
+    return path.suffix.lower() in (*_TABLES, ".txt")
+
+
+def listed_paths(path: Path) -> list[Path]:
+    """The photos of a list, whether it has labels or not: absolute, or relative to its folder.
+
+    A table has a column `path`. Of a `.txt` each line is a path, or a path, a blank and a label.
+
+    Raises:
+        DataError: The list can't be read, or names a file that is not there; all at once.
+    """
+    if path.suffix.lower() in _TABLES:
+        given: list[tuple[str, ...]] = [
+            (row["path"] or "",) for _, row in read_table(path, ("path",), ())
+        ]
+    else:  # it is the whole line, or what stands before its last blank
+        given = [(line.strip(), one.path) for line, one in _lines(path)]
+    found = []
+    for names in given:
+        may_be = [path.parent / name for name in names]
+        found.append(next((one for one in may_be if one.is_file()), may_be[0]))
+    if absent := [str(one) for one in found if not one.is_file()]:
+        raise DataError(
+            f"`{path}` names {len(absent)} file(s) that are not there: {listed(absent)}. Paths are "
+            f"relative to the list's own folder, or absolute."
+        )
+    return found
 
 
 def _mistakes(folder: Path, entries: list[_Entry]) -> Iterator[str]:
