@@ -117,7 +117,8 @@ def _further(evidence: StudyEvidence, axis: Axis, side: str) -> float:
     above = [value for value in values if value > 0]  # 0 is no step below the others
     if len(above) > 1 and above[-1] / above[0] > 4:
         first, second = above[:2] if side == "low" else above[:-3:-1]
-        return float(f"{first * first / second:.3g}")
+        found = first * first / second
+        return found if found.is_integer() else float(f"{found:.3g}")
     first, second = values[:2] if side == "low" else values[:-3:-1]
     return 2 * first - second
 
