@@ -26,9 +26,9 @@ def read_lists(folder: Path, lists: Mapping[str, Path], group: str | None = None
     """The photos that lists name, with paths relative to `folder` or absolute but inside it.
 
     A `.csv`, `.tsv` or `.parquet` file has the columns `path` and `label`, and may have `split` and
-    `group`; commas, semicolons or tabs stand between them, as its first line shows, and paths may be
-    written with backslashes. Any other file has a path, a blank and a label on each line; labels are names, and the
-    numbers Caffe wants are names too.
+    `group`; commas, semicolons or tabs part them, as its first line shows, and a path may have
+    backslashes. Any other file has a path, a blank and a label on each line; labels are names, and
+    the numbers Caffe wants are names too.
 
     Args:
         folder: What keys are relative to.
