@@ -116,7 +116,7 @@ def main() -> int:
                     told = {k: v for k, v in row.items() if k not in {"ladder", "lowest"}}
                     print(f"{name}: {told}", flush=True)
     banded = [row for row in rows.values() if row["band"]]
-    asked = [name for row in banded[:1] for name, value in row.items() if isinstance(value, bool)]
+    asked = [name for name, value in banded[0].items() if isinstance(value, bool)]
     counts = {name: sum(row[name] for row in banded) for name in asked}
     if given.json:
         print(json.dumps({"settings": rows, "of": len(banded), **counts}, indent=1))
