@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fieldmark import cache_room
+from fieldmark import cache_room, durable
 from fieldmark.cache_room import clear, entries, make_room, use
 from fieldmark.errors import SettingError
 from fieldmark.shards import shards_in, write_shard
@@ -126,6 +126,29 @@ def test_an_entry_removed_while_it_is_taken_is_made_anew(
     assert (folder / "lock").exists()
     (entry,) = entries(tmp_path)
     assert not clear(entry)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_entry_removed_around_the_making_of_its_lock_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    folder = kept(tmp_path, "a", 1e9)
+    replace, removed = durable.replace, []
+
+    def beside_a_removal(path, *args, **keys):
+        if removed:
+            return replace(path, *args, **keys)
+        removed.append(path)
+        if when == "after":
+            replace(path, *args, **keys)
+        durable.remove(folder)  # as another process does
+        return None if when == "after" else replace(path, *args, **keys)
+
+    monkeypatch.setattr(durable, "replace", beside_a_removal)
+    use(folder)
+    assert removed == [folder / "lock"]
+    assert (folder / "lock").exists()
+    assert not clear(entries(tmp_path)[0])
 
 
 def test_a_size_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch):

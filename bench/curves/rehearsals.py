@@ -44,7 +44,7 @@ class Rehearsed:
 
     Attributes:
         folder: below the bank; holds `rehearsal.json`.
-        setting: whose; a run of its grid is in `run`, below the bank too.
+        run: one of its setting's grid, below the bank too.
         fault: what was planted; None: nothing.
     """
 

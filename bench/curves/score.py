@@ -78,7 +78,7 @@ class Rate:
         if not self.count:
             return "-"
         low, high = wilson_interval(self.share, self.count)
-        return f"{self.hits}/{self.count} {self.share:4.0%} ({max(0, low):.0%}-{min(1, high):.0%})"
+        return f"{self.hits}/{self.count} {self.share:4.0%} ({low:.0%}-{high:.0%})"
 
 
 def missed(named: Rate, false: Rate, healthy: str) -> list[str]:

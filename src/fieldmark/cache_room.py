@@ -60,12 +60,12 @@ def use(folder: Path) -> None:
     """Note that an entry is used now, and hold it until this process ends."""
     while folder not in _held:
         durable.make_folder(folder)
-        with suppress(FileExistsError):
-            durable.replace(folder / _LOCK, b"", sync=False, new=True)
-        with (folder / _LOCK).open("rb") as file:
-            if _locked(file, exclusive=False) and _is_same(file, folder / _LOCK):
-                _held[folder] = os.dup(file.fileno())  # a lock lasts as long as any of them
-        # Where it is not held now, another process is just removing it.
+        with suppress(FileNotFoundError):  # another process is just removing it
+            with suppress(FileExistsError):
+                durable.replace(folder / _LOCK, b"", sync=False, new=True)
+            with (folder / _LOCK).open("rb") as file:
+                if _locked(file, exclusive=False) and _is_same(file, folder / _LOCK):
+                    _held[folder] = os.dup(file.fileno())  # a lock lasts as long as any of them
     durable.make_folder(folder)  # by hand it can be removed at any time
     durable.replace(folder / _USED, b"", sync=False)
 

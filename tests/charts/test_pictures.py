@@ -93,6 +93,15 @@ def test_a_picture_of_each_kind_has_its_colours(drawable, kind, tmp_path):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
 
 
+def test_each_pair_of_look_alikes_has_the_same_room():
+    def height(count):
+        data = pairs_data([("owl", str(number), 2, 1) for number in range(count)])
+        return draw(data, Words("en"))["height"]
+
+    assert height(0) == height(1) > 0
+    assert height(5) == 5 * height(1)
+
+
 def test_a_letter_no_font_has_is_named_with_what_to_install(monkeypatch):
     assert list(missing_fonts("Ö and plain letters")) == []
     monkeypatch.setattr(picture, "_drawn", lambda letter: b"a box")

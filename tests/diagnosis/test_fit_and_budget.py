@@ -271,3 +271,12 @@ def test_a_fall_whose_first_half_was_not_seen_has_no_second():
     loss = Curve("val/loss", "head", np.array([10, 20, 30]), np.array([2.0, 1.5, 1.0]))
     assert fall_left(loss, np.array([0.6, 0.8, 1.0])) is None
     assert fall_left(loss, np.array([0.0, 0.5, 1.0])) == 0.5
+
+
+@pytest.mark.parametrize(("end", "risen"), [((1.0, 1.0, 1.0), True), ((0.0, 0.0, 0.0), False)])
+def test_a_curve_has_risen_if_it_stays_up(end, risen):
+    """Its last quarter lies above the lowest by margin and scatter in both; one comes back."""
+    values = np.array([1, 0.6, 0.3, 0, 0, 0, 0, 0.1, 0.5, 0.9, *[1.0] * 17, *end])
+    curve = Curve("val/loss", "head", np.arange(len(values)), values)
+    assert curve.late_mean > 0.4 + curve[curve.lowest :].jitter
+    assert curve.has_risen(0.4) == risen

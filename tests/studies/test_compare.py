@@ -9,9 +9,16 @@ from scipy import stats
 
 from fieldmark.errors import SettingError
 from fieldmark.studies.answers import Answers
-from fieldmark.studies.compare import ClassChange, changed_classes, compare, compare_runs
-from fieldmark.studies.run import RunWriter
+from fieldmark.studies.compare import (
+    ClassChange,
+    changed_classes,
+    compare,
+    compare_runs,
+    compare_stages,
+)
+from fieldmark.studies.run import Run, RunWriter
 from fieldmark.studies.spread import SeedSpread
+from fieldmark.studies.trial import after_stage
 from fieldmark.studies.verdict import score_interval
 
 
@@ -129,6 +136,24 @@ def test_runs_are_compared_by_their_folders(tmp_path):
     assert (verdict.about, verdict.seeds) == ("recipes", (2, 2))
     assert verdict.answer == "real"
     assert compare_runs(a[:1], b[:1]).p == pytest.approx(2 * 0.5**16)
+
+
+def test_each_stage_is_compared_with_the_one_before(tmp_path):
+    names, labels = ("one", "two", "three"), np.arange(40) % 2
+    stages = [f"{{name: {name}, train: head, lr: 1, length: 1 epoch}}" for name in names]
+    text = f"data: {{folder: /birds, image_size: 32}}\nstages: [{', '.join(stages)}]\n"
+    splits = after_stage("one"), after_stage("two"), "val"
+    with RunWriter.create(tmp_path / "run", text, {"class_names": ["a", "b"]}) as writer:
+        for step, (name, split, wrong) in enumerate(zip(names, splits, (20, 12, 2), strict=True)):
+            writer.record({"val/loss": 1.0}, step=step, stage=name, epoch=1.0)
+            said = np.eye(2)[np.where(np.arange(40) < wrong, 1 - labels, labels)]
+            writer.predictions(split, [f"{number}.jpg" for number in range(40)], labels, said)
+        writer.finish()
+    found = compare_stages(Run(tmp_path / "run"))
+    assert [(*pair, round(40 * verdict.difference)) for *pair, verdict in found] == [
+        ("one", "two", 8),
+        ("two", "three", 10),
+    ]
 
 
 def test_comparing_loads_no_torch():

@@ -9,6 +9,7 @@ import pytest
 from fieldmark.errors import RecipeError
 from fieldmark.studies.executor import LocalExecutor
 from fieldmark.studies.pruner import Curve, curves_of, falls_behind
+from fieldmark.studies.run import RunWriter
 from fieldmark.studies.space import Pruner
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import cell_table, marginals
@@ -46,6 +47,28 @@ def drawn(count, seed, length=8):
         Curve(tuple(curve[:end].tolist()), end == length)
         for curve, end in zip(curves, ends, strict=True)
     ]
+
+
+def test_a_curve_is_of_a_run_that_was_measured_and_did_not_fail(tmp_path):
+    def run(name, *values, end):
+        with RunWriter.create(tmp_path / name, "", {"class_names": ["a", "b"]}) as writer:
+            for step, value in enumerate(values):
+                writer.record({"val/loss": value}, step=step, stage="all")
+            end(writer)
+        return tmp_path / name
+
+    def pruned(writer):
+        writer.fail("fell behind", status="pruned")
+
+    runs = [
+        run("whole", 3, 2, 1, end=RunWriter.finish),
+        run("ended early", 3, 2.5, end=pruned),
+        run("failed", 3, 2, end=lambda writer: writer.fail("no room")),
+        run("blew up", 3, float("nan"), end=RunWriter.finish),
+        run("only its start", 3, end=RunWriter.finish),
+        tmp_path / "moved",
+    ]
+    assert curves_of(runs, "val/loss") == [Curve((2, 1), True), Curve((2.5,), False)]
 
 
 @pytest.mark.parametrize("seed", range(20))

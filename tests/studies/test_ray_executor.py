@@ -1,6 +1,7 @@
 """What only a cluster can suffer, and what is said where there is none."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,7 @@ from fieldmark.errors import SettingError, TrainingError
 from fieldmark.questions import executor_of
 from fieldmark.studies import control
 from fieldmark.studies.executor import LocalExecutor
-from fieldmark.studies.ray_executor import RayExecutor
+from fieldmark.studies.ray_executor import RayExecutor, _cores_of_a_node
 from fieldmark.studies.study import Study
 
 
@@ -33,6 +34,17 @@ def test_the_command_line_names_an_executor():
         executor_of("local", 1, "host:6379")
     with pytest.raises(SettingError, match="--workers is for the local executor"):
         executor_of("ray", 2, None)
+
+
+def test_a_task_takes_the_smallest_node_that_computes_and_a_cluster_without_one_is_told():
+    def cluster(*cores):
+        nodes = [{"Alive": True, "Resources": {"CPU": each} if each else {}} for each in cores]
+        nodes.append({"Alive": False, "Resources": {"CPU": 1.0}})
+        return SimpleNamespace(nodes=lambda: nodes)
+
+    assert _cores_of_a_node(cluster(None, 16.0, 4.0)) == 4
+    with pytest.raises(SettingError, match="No node of this Ray cluster has a CPU"):
+        _cores_of_a_node(cluster(None))  # its head alone: the others are yet to come
 
 
 ONE_GROUP = """\

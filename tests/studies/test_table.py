@@ -11,7 +11,6 @@ from fieldmark.studies.study import Study
 from fieldmark.studies.table import (
     _interval,
     _is_right,
-    best_row,
     cell_table,
     importance,
     marginals,
@@ -53,8 +52,6 @@ def test_a_row_is_a_point_with_its_mean_and_spread(ran):
     assert table["seeds"].to_list() == [3] * 6
     assert table["seconds"].to_list() == [3.0] * 6
     assert set(table["status"]) == {"finished"}
-    best = best_row(study, table)
-    assert (best["image_size"], best["sketch_dim"]) == (400, 3000)
 
 
 def test_before_it_runs_a_study_has_a_table_too(design, tmp_path):
@@ -62,7 +59,6 @@ def test_before_it_runs_a_study_has_a_table_too(design, tmp_path):
     table = cell_table(study)
     assert set(table["status"]) == {"waiting"}
     assert table["mean"].null_count() == 6
-    assert best_row(study, table) is None
     assert importance(study, table) == {}
     guess = score_guess(study)
     assert (guess.seen, guess.right, guess.pairs) == (None, None, 0)
@@ -86,7 +82,6 @@ def test_where_less_is_better_the_least_is_best(ran):
         ),
         "objective.metric=loss",
     )
-    assert best_row(study, table)["lr"] == 1
     assert marginals(study, table, "image_size")["best"].to_list() == [1, 1]
 
 

@@ -13,11 +13,10 @@ from fieldmark.server.sections import Choice, Choices, Comparison
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.catalog import CELLS, Seen
 from fieldmark.studies.compare import changed_classes, compare
+from fieldmark.studies.judged import SPLITS
 from fieldmark.studies.run import Run
 from fieldmark.studies.study import Study
-from fieldmark.studies.trial import OUT_OF_FOLD
 
-SPLITS = (OUT_OF_FOLD, "val")  # `test` is not for choosing
 MOST_CLASSES = 12
 
 

@@ -140,7 +140,12 @@ def _reach(address: str) -> None:
 def _cores_of_a_node(ray: Any) -> float:
     """Of the smallest node that computes at all: so much a task takes, and uses."""
     found = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    return float(min(cores for cores in found if cores))
+    computing = [float(cores) for cores in found if cores]
+    if not computing:
+        raise SettingError(
+            "No node of this Ray cluster has a CPU. Wait until its workers have joined."
+        )
+    return min(computing)
 
 
 def _untold(study: Study, told: set[tuple[str, int]]) -> Iterator[Result]:

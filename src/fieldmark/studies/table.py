@@ -139,13 +139,6 @@ def marginals(study: Study, table: pl.DataFrame, axis: str) -> pl.DataFrame:
     )
 
 
-def best_row(study: Study, table: pl.DataFrame) -> dict[str, Any] | None:
-    """The row with the best mean; None before the first result. The best of many flatters."""
-    known = table.filter(pl.col("mean").is_not_null())
-    lower = study.design.file.objective.lower_is_better
-    return known.sort("mean", descending=not lower).row(0, named=True) if len(known) else None
-
-
 def importance(study: Study, table: pl.DataFrame) -> dict[str, float]:
     """What share of the objective's variation each axis makes, greatest first.
 
