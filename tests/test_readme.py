@@ -80,6 +80,7 @@ def test_its_commands_run_as_they_stand(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a training among them
 @pytest.mark.parametrize("page", [README, LAYERS], ids=lambda page: page.stem)
 def test_its_python_runs(page: Path, tmp_path: Path):
     """All of a page as one program, from top to bottom, after the commands it needs."""
