@@ -88,3 +88,12 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
 def test_a_run_is_itself(tmp_path: Path) -> None:
     assert runs_in(_run(tmp_path / "a", 100)) == [tmp_path / "a"]
     assert runs_in(tmp_path) == [tmp_path / "a"]
+
+
+def test_what_was_judged_on_test_says_how_often_that_was_opened(tmp_path: Path) -> None:
+    a, b = (_run(tmp_path / name, 150, split="test") for name in "ab")
+    for run, times in ((a, 1), (b, 3)):
+        with RunWriter.open(run) as writer:
+            for _ in range(times):
+                writer.count_test_opening()
+    assert "On test (opened up to 3x): " in " ".join(_told(str(a), str(b)).split())

@@ -1,5 +1,6 @@
 """What is done with a finished run: predict, measure again, train anew on more photos."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -176,3 +177,29 @@ def test_a_refit_lowers_its_rate_where_plateau_did(photos: Path, tmp_path: Path)
     factor = partial(stage.schedule.factor, total_steps=len(rates), steps_per_epoch=per_epoch)
     assert [30 * factor(step) for step in range(len(rates))] == pytest.approx(rates)
     assert check_text(recipe.to_yaml(), Recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "list.txt",
+            "teal/00.png\n\namber/01.png label\nodd name.png\n{folder}/teal/02.png teal\n",
+        ),
+        (
+            "t.csv",
+            "path,label\nteal/00.png,\namber/01.png,x\nodd name.png,y\n{folder}/teal/02.png,\n",
+        ),
+        ("t.tsv", "path\nteal/00.png\namber/01.png\nodd name.png\n{folder}/teal/02.png\n"),
+    ],
+)
+def test_photos_are_found_in_lists(photos: Path, tmp_path: Path, name: str, content: str):
+    folder = tmp_path / "copy"
+    shutil.copytree(photos, folder)
+    shutil.copy(folder / "teal" / "00.png", folder / "odd name.png")
+    (folder / name).write_text(content.format(folder=folder))
+    keys = [one.relative_to(folder).as_posix() for one in find_photos([folder / name])]
+    assert keys == ["teal/00.png", "amber/01.png", "odd name.png", "teal/02.png"]
+    (folder / name).write_text("path\nteal/00.png\nteal/77.png\nteal/88.png\n")
+    with pytest.raises(DataError, match=r"names \d file\(s\) that are not there: .*teal/77\.png, "):
+        find_photos([folder / name])

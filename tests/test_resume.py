@@ -37,7 +37,8 @@ stages:
   - {name: head, train: head, lr: 1, length: 2 epochs, batch_size: 8, schedule: cosine,
      label_smoothing: 0.1, class_weights: balanced}
   - {name: all, train: {"backbone.*": 0.1, "*": 1}, lr: 0.05, length: 8 steps, batch_size: 8,
-     eval_every: 3 steps, batch_norm: train, average: 0.9, schedule: plateau, clip_norm: 2,
+     eval_every: 2 steps, batch_norm: train, average: 0.9, clip_norm: 2, stop_after: 4,
+     schedule: {name: plateau, patience: 1, gamma: 0.5},
      accumulate: 2, sampling: balanced}
 """
 DRIVER = """\

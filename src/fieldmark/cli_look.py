@@ -26,7 +26,7 @@ METRICS = {
 
 def predict(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos, folders or lists of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     how: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
@@ -84,6 +84,7 @@ def evaluate(
     photos = known.predictions(split).height
     if how != "table":
         row: dict[str, object] = {"run": str(run), "split": split, "photos": photos}
+        row |= {"opened": known.test_openings} if split == "test" else {}
         listing(console, [row | found], title="", how=how)
         return
     opened = f", opened {known.test_openings}x" if split == "test" else ""

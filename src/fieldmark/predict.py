@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fieldmark import checked_yaml, machine
 from fieldmark.build import make_model
 from fieldmark.data.dataset import Photo, is_photo, suffixes
+from fieldmark.data.lists import is_list, listed_paths
 from fieldmark.data.loader import batches, load_batches
 from fieldmark.data.transform import View
 from fieldmark.data.tree import are_shut, files_below
@@ -258,20 +259,22 @@ def finished_run(folder: Path) -> Run:
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
-    """Photos among `paths`, with those inside its folders, sorted within each.
+    """Photos among `paths`, with those inside its folders, sorted, and those its lists name.
 
     As in training, a folder's hidden files and folders and linked folders are passed over.
 
     Raises:
-        DataError: a path does not exist, a folder is shut, or there is no photo at all.
+        DataError: a path does not exist, a folder or list can't be read, or there is no photo.
     """
     found: list[Path] = []
     shut: list[OSError] = []
     for path in paths:
         if not path.exists():
             raise DataError(f"There is no file or folder {path}.")
-        inside = files_below(path, shut.append)
-        found += sorted(filter(is_photo, inside)) if path.is_dir() else [path]
+        if path.is_dir():
+            found += sorted(filter(is_photo, files_below(path, shut.append)))
+        else:
+            found += listed_paths(path) if is_list(path) else [path]
     if shut:
         raise are_shut(shut)
     if not found:

@@ -1,5 +1,6 @@
 """What the commands `compare` and `study` do."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from fieldmark.studies.executor import Executor, LocalExecutor
 from fieldmark.studies.folders import no_such
 from fieldmark.studies.ray_executor import RayExecutor
 from fieldmark.studies.results import Result
-from fieldmark.studies.run import MANIFEST
+from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import Study
 from fieldmark.studies.trial import OUT_OF_FOLD, Tell
 from fieldmark.study_looks import see_shown_run
@@ -43,7 +44,7 @@ def compare(
     verdict = judge(of_a, of_b, care=care / 100)
     if how == "table":
         names = [f"{path.name} ({of.top1:.1%})" for path, of in ((a, of_a), (b, of_b))]
-        tell(console, f"On {split}: {verdict.describe(*names)}")
+        tell(console, f"On {split}{_openings(split, sides)}: {verdict.describe(*names)}")
         changed = changed_classes(of_a, of_b)[:MOST_CLASSES] if of_a.classes is not None else []
         rows: list[dict[str, object]] = [
             {
@@ -60,6 +61,13 @@ def compare(
     row: dict[str, object] = {"a": str(a), "b": str(b), "split": split, "answer": verdict.answer}
     numbers = ("difference", "low", "high", "p", "about", "photos", "care")
     listing(console, [row | {name: getattr(verdict, name) for name in numbers}], title="", how=how)
+
+
+def _openings(split: str, sides: Sequence[Sequence[Path]]) -> str:
+    """How often the runs looked at `test`, the most of any: each look makes it worth less."""
+    if split != "test":
+        return ""
+    return f" (opened up to {max(Run(path).test_openings for side in sides for path in side)}x)"
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -121,6 +121,57 @@ def test_a_table_may_say_split_and_group(folder: Path, tmp_path: Path, kind: str
     ]
 
 
+@pytest.mark.parametrize("separator", [";", ",", "\t"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_table_may_come_from_a_spreadsheet_on_windows(
+    folder: Path, tmp_path: Path, separator: str, suffix: str
+) -> None:
+    rows = [["label", "path", "Split", "split"], ["ani", r"ani\1.jpg", "1,5", "Training"]]
+    rows += [["wren", r".\wren\2.jpg", "28,9", "VALID"], ["wren", "wren/1.jpg", "", ""]]
+    quoted = [[f'"{cell}"' if separator in cell else cell for cell in row] for row in rows]
+    content = "\ufeff" + "".join(separator.join(row) + "\r\n" for row in quoted)
+    path = text(tmp_path / f"t.{suffix}", content)
+    assert said(read_photos(folder, lists={"all": path})) == [
+        ("ani/1.jpg", "ani", "train", None),
+        ("wren/1.jpg", "wren", None, None),
+        ("wren/2.jpg", "wren", "val", None),
+    ]
+    fix = text(
+        tmp_path / "fix.csv",
+        f"path{separator}action{separator}value\nani\\1.jpg".replace(
+            "jpg", f"jpg{separator}relabel{separator}wren"
+        ),
+    )
+    with pytest.raises(DataError, match=r"leave photos of 1 class"):
+        read_photos(folder, lists={"all": path}, corrections=fix)
+
+
+def test_a_backslash_that_is_part_of_a_name_stays(folder: Path, tmp_path: Path) -> None:
+    write(folder, "ani\\9.jpg")
+    path = text(tmp_path / "t.csv", "path,label\nani\\9.jpg,ani\nwren/1.jpg,wren\n")
+    assert [row[0] for row in said(read_photos(folder, lists={"all": path}))] == [
+        "ani\\9.jpg",
+        "wren/1.jpg",
+    ]
+
+
+def test_mistakes_of_one_kind_do_not_hide_those_of_another(folder: Path, tmp_path: Path) -> None:
+    rows = [f"no/{number}.jpg,ani,train\n" for number in range(20)]
+    path = text(tmp_path / "t.csv", "path,label,split\n" + "".join(rows) + "wren/1.jpg,wren,dev\n")
+    with pytest.raises(
+        DataError,
+        match=r"(?s)21 mistake.*no/4\.jpg\n  and 15 more of this kind\n  t\.csv row 21: not",
+    ):
+        read_photos(folder, lists={"all": path})
+
+
+def test_a_table_that_is_not_utf8_is_told_where_and_how_to_save_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("path;label\na.jpg;ani\nb.jpg;D\xfcnens\xe4nger\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"line 3 is not UTF-8\. Save it .* as `CSV UTF-8`"):
+        read_photos(tmp_path, lists={"all": path})
+
+
 def test_a_column_named_group_is_taken_without_asking(folder: Path, tmp_path: Path) -> None:
     path = text(tmp_path / "t.csv", "path,label,group\nani/1.jpg,ani,7\nwren/1.jpg,wren,007\n")
     assert [row[3] for row in said(read_photos(folder, lists={"all": path}))] == ["7", "007"]

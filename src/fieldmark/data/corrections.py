@@ -4,7 +4,7 @@ import csv
 import difflib
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +34,8 @@ def corrected(photos: PhotoSet, path: Path) -> PhotoSet:
     Raises:
         DataError: The table can't be read, or any row is wrong; all mistakes at once.
     """
-    corrections = _read(path)
+    keys = {photo.key for photo in photos.photos}
+    corrections = [_with_slashes(one, keys) for one in _read(path)]
     problems = list(_mistakes(photos, corrections))
     if problems:
         shown = listed(problems, between="\n  ")
@@ -89,6 +90,11 @@ def _read(path: Path) -> list[_Correction]:
         _Correction(row["path"] or "", row["action"] or "", row.get("value") or "", number)
         for number, row in read_table(path, ("path", "action"), ("value",))
     ]
+
+
+def _with_slashes(one: _Correction, keys: Set[str]) -> _Correction:
+    """The same, its path as keys are written where it was written on Windows."""
+    return one if one.path in keys else one._replace(path=one.path.replace("\\", "/"))
 
 
 def relabelled(labels: Mapping[str, str], before: Path | None = None) -> str:

@@ -110,13 +110,13 @@ def _class_counts(run: RunEvidence) -> dict[str, list[int]]:
     "top-1",
     "mean-class top-1",
     label="Frequent classes carrying the rest",
-    title="Top-1 on `{split}` is {top1:.1%}, but {mean_class:.1%} as the mean over classes: rare "
+    title="Top-1 on {split} is {top1:.1%}, but {mean_class:.1%} as the mean over classes: rare "
     "classes do worse ({few} of {classes} classes have fewer than 10 photos there).",
     cause="Classes have very different numbers of photos.",
     advice="Judge by mean-class top-1. Try `sampling: balanced` or `class_weights: balanced`, and "
     "read single classes as k of n photos.",
     refuted_by="With equal numbers of val photos a class the two agree.",
-    otherwise="top-1 on `{split}` is {top1:.1%}, the mean over classes {mean_class:.1%}",
+    otherwise="top-1 on {split} is {top1:.1%}, the mean over classes {mean_class:.1%}",
 )
 def classes_apart(run: RunEvidence) -> Seen:
     """Top-1 against macro accuracy, from the photos themselves."""
@@ -170,7 +170,7 @@ def val_seen_through_chance(run: RunEvidence) -> Seen:
     "checkpoint",
     "split",
     label="Evaluation that does not repeat",
-    title="At its last step the run noted {noted:.1%} top-1 on `{split}`, and the predictions it "
+    title="At its last step the run noted {noted:.1%} top-1 on {split}, and the predictions it "
     "kept of the same photos give {kept:.1%}.",
     cause="Val photos are changed at random, or other weights were kept than measured.",
     advice="Run `fieldmark eval` twice; where it differs, look at the view of evaluation.",

@@ -132,7 +132,8 @@ def _further(evidence: StudyEvidence, axis: Axis, side: str) -> float:
         found = at / 3 if side == "low" else at * 3
     elif len(above) > 1 and above[-1] / above[0] > 4:
         first, second = above[:2] if side == "low" else above[:-3:-1]
-        found = float(f"{first * first / second:.3g}")
+        found = first * first / second
+        found = found if found.is_integer() else float(f"{found:.3g}")
     else:
         first, second = values[:2] if side == "low" else values[:-3:-1]
         found = 2 * first - second

@@ -152,6 +152,7 @@ def environment() -> Environment:
         "sparkline": _sparkline,
         "thinned": _thinned,
         "when": _when,
+        "words": _whole_words,
     }
     made.tests["sentence"] = lambda value: isinstance(value, Said)
     return made
@@ -161,6 +162,11 @@ def _breakable(name: str) -> Markup:
     """A name that may go on in the next line after what joins its words."""
     parts = re.split(r"(?<=[_\-])(?=\w)", name)
     return Markup("<wbr>").join(parts)
+
+
+def _whole_words(command: str) -> Markup:
+    """A command that is broken between its words, never after a hyphen in one of them."""
+    return Markup(" ").join(Markup("<span>{}</span>").format(word) for word in command.split(" "))
 
 
 def _code(text: str) -> Markup:

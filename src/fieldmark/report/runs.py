@@ -106,6 +106,8 @@ def photo_check(run: Run) -> PhotoCheck:
         if split in counts
     ]
     facts.insert(0, Fact(said("fact.classes"), str(len(run.class_names))))
+    if run.test_openings:
+        facts.append(Fact(said("fact.test_openings"), str(run.test_openings)))
     notes = [recognised(str(note), "notes") for note in run.manifest.get("notes", [])]
     return PhotoCheck(facts, notes, dict(run.manifest.get("skipped", {})))
 

@@ -69,7 +69,8 @@ class Power:
             return f"{told}."
         ways = [f"{self.seeds} seeds"] if self.seeds else []
         ways += [f"{self.photos:,} judged photos"] if self.photos else []
-        would = f"; {100 * self.care:g} would take about {' or '.join(ways)}" if ways else ""
+        least = f"{100 * self.care:g} {'point' if self.care == 0.01 else 'points'}"
+        would = f"; {least} would take about {' or '.join(ways)}" if ways else ""
         return f"{told}, no smaller one{would}."
 
 
