@@ -45,6 +45,27 @@ def test_what_goes_in_comes_out(record):
     assert repr(back) == repr(record)  # repr: NaN is not equal to itself
 
 
+def test_the_system_is_told_to_bring_file_and_folder_to_the_disk(tmp_path, monkeypatch):
+    synced: list[tuple[int, int]] = []  # which, and how large it was by then
+
+    def note(file: int) -> None:
+        synced.append((os.fstat(file).st_ino, os.fstat(file).st_size))
+
+    monkeypatch.setattr(os, "fsync", note)
+    folder = tmp_path.stat().st_ino
+    durable.replace(tmp_path / "a", b"four")
+    whole = ((tmp_path / "a").stat().st_ino, 4)
+    assert whole in synced
+    assert folder in [inode for inode, _ in synced[synced.index(whole) :]]
+
+    with durable.Journal(tmp_path / "j") as journal:
+        assert folder in [inode for inode, _ in synced[synced.index(whole) + 2 :]]
+        for number in range(2):
+            journal.append({"n": number})
+            written = (tmp_path / "j").stat()
+            assert synced[-1] == (written.st_ino, written.st_size)
+
+
 def test_nan_and_infinities_are_kept(tmp_path):
     durable.append(tmp_path / "j", {"loss": math.nan, "bounds": (-math.inf, math.inf)})
     (record,) = durable.read(tmp_path / "j")

@@ -197,6 +197,14 @@ def test_processes_see_the_same_photos_step_by_step_as_one_alone(
             torch.testing.assert_close(joined[2], batch.labels)
 
 
+def test_photos_and_network_have_their_channels_last(folder: Path):
+    one = task(folder)
+    (batch,) = PhotoInputs(one).epoch([[0, 1]], seed=0, epoch=0, first=0)
+    kernels = [p for p in one.model.backbone.parameters() if p.dim() == 4]
+    for tensor in (batch.inputs, *kernels):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_features_that_are_no_numbers_are_refused_with_their_photos(folder: Path, tmp_path: Path):
     one = task(folder)
     photos = one.part("val")

@@ -1,6 +1,9 @@
 """What computer this is: memory read from files as Linux writes them, cores, number types."""
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +86,35 @@ def test_what_is_overdrawn_is_nothing(tmp_path: Path):
 def test_a_precision_that_is_none_is_told():
     with pytest.raises(SettingError, match=r"must be auto, float32 or bfloat16, got 'half'\."):
         machine.fast_dtype("half")
+
+
+FREED_AND_TAKEN_AGAIN = """
+import resource
+from fieldmark import machine
+
+tuned = TUNE and machine.tune_allocator()
+
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(64 << 20)  # written to once, and freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+faults()  # the first time its pages are fetched in any case
+print(tuned, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is tuned")
+@pytest.mark.parametrize("tune", [True, False])
+def test_memory_that_was_freed_is_kept_for_the_next_feature_map(tune: bool):
+    """By the pages that the kernel has to hand out again; without tuning it does."""
+    code = FREED_AND_TAKEN_AGAIN.replace("TUNE", str(tune))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    tuned, faults = done.stdout.split()
+    assert tuned == str(tune)
+    assert int(faults) < 8 if tune else int(faults) >= 16  # 32 even where pages are of 2 MiB
 
 
 def test_processes_of_one_training_share_the_cores(monkeypatch: pytest.MonkeyPatch):

@@ -25,7 +25,8 @@ def commands(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", [README, LAYERS], ids=lambda page: page.stem)
 def test_every_picture_and_page_it_points_to_is_there(page: Path):
-    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))
+    prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text("utf-8"), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)#]+)\)", prose)
     local = [target for target in targets if "://" not in target]
     assert local
     assert [target for target in local if not (page.parent / target).exists()] == []
@@ -80,6 +81,7 @@ def test_its_commands_run_as_they_stand(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a training among them
 @pytest.mark.parametrize("page", [README, LAYERS], ids=lambda page: page.stem)
 def test_its_python_runs(page: Path, tmp_path: Path):
     """All of a page as one program, from top to bottom, after the commands it needs."""

@@ -68,6 +68,24 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run(photos, tmp_path_factory.mktemp("run") / "a", open_test=True)
 
 
+class TunedError(Exception):
+    """In place of tuning the allocator, before anything is built."""
+
+
+@pytest.mark.parametrize("begin", ["train", "predict"])
+def test_the_allocator_is_tuned_before_a_network_is_there(
+    begin: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def tune() -> None:
+        raise TunedError
+
+    for builder in ("train.build", "predict.make_backbone", "predict.finished_run"):
+        monkeypatch.setattr(f"fieldmark.{builder}", None)
+    monkeypatch.setattr(machine, "tune_allocator", tune)
+    with pytest.raises(TunedError):
+        Predictor(tmp_path) if begin == "predict" else run(photos, tmp_path / "a")
+
+
 def test_it_learns_what_is_easy(finished: Run):
     assert finished.status == "finished"
     assert finished.series("val/top1")[1][-1] > 0.8

@@ -132,6 +132,7 @@ class Predictor:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        machine.tune_allocator()  # for the process that looks, as for one that trains
         run = finished_run(Path(folder))
         self.recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
         self.class_names: tuple[str, ...] = tuple(run.class_names)

@@ -45,6 +45,9 @@ def test_modules_do_what_their_functions_do():
     x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(SignedSqrt(eps=0.1)(x), signed_sqrt(x, eps=0.1))
     torch.testing.assert_close(L2Normalize(eps=0.1)(x), l2_normalize(x, eps=0.1))
+    zero = torch.zeros(1, requires_grad=True)
+    SignedSqrt(caffe_backward=True)(zero).backward()
+    assert zero.grad.item() == pytest.approx(0.5 / 0.03)
     assert "eps=0.1" in repr(SignedSqrt(eps=0.1))
     assert "eps=0.1" in repr(L2Normalize(eps=0.1))
 

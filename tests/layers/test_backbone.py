@@ -294,6 +294,8 @@ def test_frozen_copy_in_bfloat16_stays_close():
     backbone = make_backbone("tf_efficientnet_lite0", image_size=64).eval()
     frozen = frozen_copy(backbone, torch.bfloat16)
     assert {p.dtype for p in frozen.parameters()} == {torch.bfloat16}
+    kernels = [p for p in frozen.parameters() if p.dim() == 4]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
     with torch.inference_mode():
         exact, rounded = backbone(noise(64)), frozen(noise(64).bfloat16()).float()
     assert functional.cosine_similarity(exact.flatten(1), rounded.flatten(1)).min() > 0.99
