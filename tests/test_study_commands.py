@@ -215,11 +215,11 @@ def test_nuisances_are_compared_at_their_best_and_fractions_make_curves(
     (folder / "amounts.yaml").write_text(AMOUNTS % (folder / "base.yaml"))
     told = _told("run", folder / "amounts.yaml", "--out", folder / "amounts")
     assert "Learning rate 0.001: Twice the training photos would bring top-1 from" in told
-    assert "lr 1: Twice the training photos would bring top-1 from" in told
-    assert "train_fraction 0.3" in told
+    assert "Learning rate 1: Twice the training photos would bring top-1 from" in told
+    assert "share of the training photos 0.3" in told
     effects = [line for line in told.splitlines() if re.match("Real|Noise|Cannot tell", line)]
     assert len(effects) == 3  # of the fractions, each at its best rate; none of the rates
-    assert not any("lr" in line for line in effects)
+    assert not any("learning rate" in line for line in effects)
 
 
 def test_a_base_ends_with_the_stage_it_names() -> None:

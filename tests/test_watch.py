@@ -74,8 +74,18 @@ def test_a_killed_run_is_seen_to_be_silent(tmp_path):
 
 def test_a_run_ended_by_a_pruner_is_shown_as_such(tmp_path):
     _run(tmp_path / "toy-1", [0.25, 0.5]).fail("it had fallen behind", status="pruned")
-    (line,) = [line for line in _shown(tmp_path).splitlines() if "toy-1" in line]
+    line, why = [line for line in _shown(tmp_path).splitlines() if "toy-1" in line]
     assert line.split()[1] == "pruned"
+    assert why == "toy-1: it had fallen behind"
+
+
+def test_a_reason_is_told_whole_on_a_narrow_terminal(tmp_path):
+    reason = "The loss became nan at step 12 of stage head, at lr 3. " * 5
+    _run(tmp_path / "toy-1", [0.5]).fail(reason.strip())
+    lines = _shown(tmp_path, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert f"toy-1: {reason.strip()}" in " ".join(" ".join(lines).split())
+    assert not any("…" in line for line in lines)
 
 
 def test_it_says_who_paused_a_run_and_why_one_failed(tmp_path):

@@ -60,10 +60,11 @@ def show(console: Console, study: Study, how: Format) -> None:
     judged_by = english(metric_words(study.design.metric))
     console.print(Text(file.question, "bold"), Text(f"Judged by {judged_by}"), sep="\n")
     for sentence in outdated_sentence(study):
-        tell(console, english(sentence))
+        # A command is told as one types it: in a shell what stands between backticks is run.
+        tell(console, english(sentence).replace(": `", ": ").removesuffix("`"))
     listing(console, _shown(study, rows), title="", how=how)
     names = [axis.name for axis in file.axes]
-    if len(names) == 2 and len(rows) > 3:
+    if len(names) == 2 and len(rows) > 3 and any(row["seeds"] for row in rows):
         console.print(_heat_map(study, names, rows))
     if table := axes_table(study):
         console.print(table)

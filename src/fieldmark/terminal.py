@@ -23,7 +23,7 @@ Format = Literal["table", "json", "csv"]
 
 console = Console()
 errors = Console(stderr=True)
-_NUMBER = re.compile(r"-|[-+]?[\d,.]+(e[-+]?\d+)?( ?%)?")
+_NUMBER = re.compile(r"[-–]|[-+]?[\d,.]+(e[-+]?\d+)?( ?%)?")
 
 
 def example(command: str) -> str:

@@ -69,6 +69,7 @@ def frame(catalog: Catalog, now: float) -> RenderableType:
         parts.append(_study_table(studies))
     if runs:
         parts.append(_run_table(runs, now))
+        parts += [Text(f"{plain(run.place)}: {plain(run.reason)}") for run in ended if run.reason]
     parts += [Text(f"{place}: {why}", "red") for place, why in sorted(catalog.damaged.items())]
     empty = Text(f"There is no run and no study in {catalog.folder} yet.", "dim")
     return Group(*parts) if parts else empty
@@ -119,7 +120,7 @@ def _study_table(studies: Sequence[StudySummary]) -> Table:
     table.add_column("runs", min_width=WIDTH // 2, no_wrap=True)
     table.add_column("ended", justify="right", no_wrap=True)
     table.add_column("best", justify="right", no_wrap=True)
-    table.add_column("time left", ratio=2, no_wrap=True, overflow="ellipsis")
+    table.add_column("left", ratio=2, no_wrap=True, overflow="ellipsis")
     for study in studies:
         halted = study.order if study.order and study.order.wish != "go on" else None
         table.add_row(
@@ -156,7 +157,7 @@ def _run_table(runs: Sequence[RunSummary], now: float) -> Table:
     table.add_column("loss", justify="right", no_wrap=True)
     table.add_column("curve", min_width=WIDTH // 2, max_width=WIDTH, ratio=2, no_wrap=True)
     table.add_column("val top-1", justify="right", no_wrap=True)
-    table.add_column("time left", ratio=2, no_wrap=True, overflow="ellipsis")
+    table.add_column("left", ratio=2, no_wrap=True, overflow="ellipsis")
     for run in runs:
         at, latest = run.progress, run.latest
         share = f" {at.step / at.total:.0%}" if at and at.total else ""
@@ -208,7 +209,7 @@ class Place:
 def _left(run: RunSummary, now: float) -> str:
     """What is to be said of a run's end."""
     if run.progress is None:
-        return run.reason or "done"
+        return "why: below" if run.reason else "done"
     if run.order and run.order.wish != "go on":
         return run.order.describe()
     if run.progress.is_silent(now):

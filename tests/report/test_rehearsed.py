@@ -130,7 +130,8 @@ def test_a_rehearsal_has_a_page_of_its_own(rehearsal):
     assert [section.id for section in page.sections] == ["rehearsed", "origin"]
     assert Words("en")(page.answer[0]) == "Nothing speaks against a first run."
     html = render(page)
-    assert f"fieldmark rehearse {rehearsal}/recipe.yaml --stage head" in html
+    command = f"fieldmark rehearse {rehearsal}/recipe.yaml --stage head"
+    assert " ".join(f"<span>{word}</span>" for word in command.split()) in html
     (rehearsal / "rehearsal.json").write_text(json.dumps(with_parts(overfit=FAILED)))
     told = Words("en")(page_of(rehearsal).answer[0])
     assert told.startswith("It does NOT learn a few photos by heart: 20 photos named 10% rightly")
