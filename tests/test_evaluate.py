@@ -1,5 +1,6 @@
 """What is done with a finished run: predict, measure again, train anew on more photos."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,31 @@ def test_only_a_finished_run_is_measured_or_trained_anew(finished: Run, tmp_path
             RecordError, match=r"/a` is not finished, it is running.*fieldmark train --resume .*/a"
         ):
             ask(tmp_path / "a")
+
+
+@pytest.mark.parametrize("absent", ["data.folder", "data.lists.all", "data.corrections"])
+def test_photos_that_moved_are_told_and_may_be_said_to_be_elsewhere(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str
+):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(photos, here / "pictures")
+    paths = sorted((here / "pictures").rglob("*.png"))
+    rows = [f"{path.relative_to(here / 'pictures')},{path.parent.name}" for path in paths]
+    (here / "list.csv").write_text("\n".join(["path,label", *rows]))
+    (here / "fix.csv").write_text(f"path,action\n{rows[0].split(',')[0]},exclude\n")
+    monkeypatch.chdir(here)
+    where = ["data.folder=pictures", "data.lists=list.csv", "data.corrections=fix.csv"]
+    recipe = check_text(RECIPE % "x", Recipe, where).until("head")
+    run = train(recipe, tmp_path / "run", store=FeatureStore(tmp_path / "f"), reporter=Silent())
+    (here / Path(dict(one.split("=") for one in where)[absent.removesuffix(".all")])).rename(there)
+    for ask in (evaluate_run, refit_recipe):
+        with pytest.raises(
+            DataError, match=rf"there is no {absent} `[\w.]+`, looked for from `/.*here`"
+        ):
+            ask(run.folder)
+        with pytest.raises(SettingError, match=r"only where its photos are .* got seed=1\."):
+            ask(run.folder, where=["seed=1"])
+    there = there.rename(there.with_suffix(".csv")) if "folder" not in absent else there
+    moved = [f"{absent}={there}"]
+    assert evaluate_run(run.folder, where=moved)["top1"] == run.series("val/top1")[1][-1]
+    assert getattr(refit_recipe(run.folder, moved).data, absent.split(".")[1])
