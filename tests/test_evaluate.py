@@ -75,6 +75,13 @@ def test_photos_that_cannot_be_read_are_told_and_left_out(
         assert f"{number}.jpg` can't be read as a photo" in str(error)
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_photo_may_be_given_by_itself(finished: Run, photos: Path, kind: type):
+    path = photos / "teal" / "00.png"
+    predictor = Predictor(finished.folder)
+    assert list(predictor.predict(kind(path))) == list(predictor.predict([path]))
+
+
 def test_weights_that_do_not_fit_are_named(finished: Run, tmp_path: Path):
     for path in finished.folder.iterdir():
         if path.is_file():

@@ -92,7 +92,8 @@ def evaluate(
     photos = known.predictions(split).height
     if how != "table":
         row: dict[str, object] = {"run": str(run), "split": split, "photos": photos}
-        row |= {"test_openings": known.test_openings} | found
+        row["test_openings"] = known.test_openings
+        row |= found
         for key in ("top1", "top5"):
             if key in found:
                 low, high = wilson_interval(found[key], photos)
