@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,28 @@ def test_a_folder_of_runs_is_told_which_there_are(command, run: Run, photos: Pat
     rest = [str(photos)] if command == "predict" else []
     done = asked(monkeypatch, command, str(run.folder.parent), *rest)
     assert f"Name one of those in it: {run.folder}." in str(done.exception)
+
+
+def test_programs_get_the_interval_and_how_often_test_was_opened(run: Run, monkeypatch):
+    asks = ("eval", str(run.folder), "--split", "test", "--open-test")
+    shown = asked(monkeypatch, *asks).stdout
+    (row,) = json.loads(asked(monkeypatch, *asks, "--format", "json").stdout)
+    assert f"opened {row['test_openings'] - 1}x" in shown
+    assert f"({row['top1_low']:.1%} - {row['top1_high']:.1%})" in shown
+    assert row["top1_low"] < row["top1"] < row["top1_high"]
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [("mine", "mine-refit-1"), ("studies/s/cells/a1b2/seed-0", "my-photos-refit-1")],
+)
+def test_a_refit_is_called_after_its_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, named: str
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(run.folder, tmp_path / place)
+    recipe = tmp_path / place / "recipe.yaml"
+    recipe.write_text(f"{recipe.read_text()}".replace("name: recipe", "name: my-photos", 1))
+    assert asked(monkeypatch, "refit", place).exit_code == 0
+    assert Run(tmp_path / "runs" / named).status == "finished"

@@ -77,6 +77,13 @@ def test_photos_that_cannot_be_read_are_told_and_left_out(
         assert f"{number}.jpg` can't be read as a photo" in str(error)
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_photo_may_be_given_by_itself(finished: Run, photos: Path, kind: type):
+    path = photos / "teal" / "00.png"
+    predictor = Predictor(finished.folder)
+    assert list(predictor.predict(kind(path))) == list(predictor.predict([path]))
+
+
 def test_weights_that_do_not_fit_are_named(finished: Run, tmp_path: Path):
     for path in finished.folder.iterdir():
         if path.is_file():
@@ -203,3 +210,37 @@ def test_photos_are_found_in_lists(photos: Path, tmp_path: Path, name: str, cont
     (folder / name).write_text("path\nteal/00.png\nteal/77.png\nteal/88.png\n")
     with pytest.raises(DataError, match=r"names \d file\(s\) that are not there: .*teal/77\.png, "):
         find_photos([folder / name])
+
+
+@pytest.mark.parametrize("absent", ["data.folder", "data.lists.all", "data.corrections"])
+def test_photos_that_moved_are_told_and_may_be_said_to_be_elsewhere(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str
+):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(photos, here / "pictures")
+    paths = sorted((here / "pictures").rglob("*.png"))
+    rows = [f"{path.relative_to(here / 'pictures')},{path.parent.name}" for path in paths]
+    (here / "list.csv").write_text("\n".join(["path,label", *rows]))
+    (here / "fix.csv").write_text(f"path,action\n{rows[0].split(',')[0]},exclude\n")
+    monkeypatch.chdir(here)
+    where = ["data.folder=pictures", "data.lists=list.csv", "data.corrections=fix.csv"]
+    recipe = check_text(RECIPE % "x", Recipe, where).until("head")
+    run = train(recipe, tmp_path / "run", store=FeatureStore(tmp_path / "f"), reporter=Silent())
+    (here / Path(dict(one.split("=") for one in where)[absent.removesuffix(".all")])).rename(there)
+    for ask in (evaluate_run, refit_recipe):
+        with pytest.raises(
+            DataError, match=rf"there is no {absent} `[\w.]+`, looked for from `/.*here`"
+        ):
+            ask(run.folder)
+        with pytest.raises(SettingError, match=r"only where its photos are .* got seed=1\."):
+            ask(run.folder, where=["seed=1"])
+    there = there.rename(there.with_suffix(".csv")) if "folder" not in absent else there
+    moved = [f"{absent}={there}"]
+    assert evaluate_run(run.folder, where=moved)["top1"] == run.series("val/top1")[1][-1]
+    if there.is_file():  # a list that says something else is no list that moved
+        said = there.read_text()
+        there.write_text(f"{said}\n")
+        with pytest.raises(DataError, match=r"Changed since .* began: "):
+            evaluate_run(run.folder, where=moved)
+        there.write_text(said)
+    assert getattr(refit_recipe(run.folder, moved).data, absent.split(".")[1])

@@ -147,6 +147,11 @@ def test_defaults_are_those_that_old_runs_had():
         ),
         ("pooling.name=avg", r"`pooling.name` should be 'average', 'max'"),
         ("pooling.p=3", r"`p` is no option of compact_bilinear, which takes sketch_dim, method"),
+        (
+            "pooling={name: average, sketch_dim: 64}",
+            r"which takes no options\. .* set all of it: `pooling: \{name: average\}`, or on the "
+            r"command line `'pooling=\{name: average\}'`",
+        ),
         ("augment.crop_area=[0.9, 0.3]", r"give the least first, as in \[0.3, 0.9\]"),
         ("augment.hue=0.7", r"`augment.hue` should be less than or equal to 0.5, got 0.7"),
         ("augment.policy=autoaugment", r"`augment.policy` should be 'none', 'randaugment' or"),

@@ -12,7 +12,7 @@ from fieldmark import __version__, machine
 from fieldmark.cli_cache import cache
 from fieldmark.cli_diagnose import diagnose
 from fieldmark.cli_keys import keys
-from fieldmark.cli_look import evaluate, predict
+from fieldmark.cli_look import Where, evaluate, predict
 from fieldmark.cli_rehearse import rehearse
 from fieldmark.cli_report import report
 from fieldmark.cli_serve import serve, watch
@@ -122,13 +122,19 @@ app.command(rich_help_panel=LOOK, epilog=example("fieldmark report runs/toy-1 --
 @app.command(rich_help_panel=TUNE, epilog=example("fieldmark refit runs/toy-1"))
 def refit(
     run: Annotated[Path, typer.Argument(help="The run whose recipe was chosen.")],
-    out: Annotated[Path | None, typer.Option(help="The new run's folder.")] = None,
+    where: Where = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The new run's folder; runs/RUN-refit-1, … unless given.")
+    ] = None,
 ) -> None:
     """Train a run's recipe anew on train and val together, once choices are over."""
     from fieldmark.evaluate import refit_recipe
+    from fieldmark.studies.catalog import CELLS
 
-    recipe = refit_recipe(run)
-    train_recipe(recipe, out or next_folder(Path("runs"), recipe.name))
+    recipe = refit_recipe(run, where or [])
+    of_study = run.absolute().parent.parent.name == CELLS  # where runs are called by their seed
+    name = recipe.name if of_study else f"{run.absolute().name}-refit"
+    train_recipe(recipe, out or next_folder(Path("runs"), name))
 
 
 @app.command(rich_help_panel=DATA, epilog=example("fieldmark inspect toy data.folder=photos"))

@@ -8,6 +8,7 @@ import typer
 from rich.progress import track
 
 from fieldmark.errors import SettingError
+from fieldmark.metrics import wilson_interval
 from fieldmark.terminal import Format, console, errors, listing, share
 
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from fieldmark.predict import Prediction
 
 SPLITS = ("val", "minitrain", "train", "test")
+Where = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Where its photos are now, as in data.folder=photos."
+    ),
+]
 METRICS = {
     "top1": "top-1",
     "top5": "top-5",
@@ -65,6 +72,7 @@ def _row(found: "Prediction", how: Format) -> dict[str, object]:
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    where: Where = None,
     split: Annotated[str, typer.Option(help="val, minitrain, train or test.")] = "val",
     open_test: Annotated[
         bool, typer.Option("--open-test", help="Needed to measure on test. Counted.")
@@ -79,13 +87,17 @@ def evaluate(
     from fieldmark.evaluate import evaluate_run
     from fieldmark.studies.run import Run
 
-    found = evaluate_run(run, cast("Any", split), open_test=open_test)
+    found = evaluate_run(run, cast("Any", split), where=where or [], open_test=open_test)
     known = Run(run)
     photos = known.predictions(split).height
     if how != "table":
         row: dict[str, object] = {"run": str(run), "split": split, "photos": photos}
-        row |= {"opened": known.test_openings} if split == "test" else {}
-        listing(console, [row | found], title="", how=how)
+        row |= {"test_openings": known.test_openings, **found}
+        for key in ("top1", "top5"):
+            if key in found:
+                low, high = wilson_interval(found[key], photos)
+                row |= {f"{key}_low": low, f"{key}_high": high}
+        listing(console, [row], title="", how=how)
         return
     opened = f", opened {known.test_openings}x" if split == "test" else ""
     title = f"{run} on {split} ({photos:,} photos{opened})"

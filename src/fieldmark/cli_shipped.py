@@ -23,7 +23,7 @@ def recipes(
     from fieldmark.shipped import recipe_text
 
     if name is not None:
-        _hand_out(recipe_text(name), copy, "Train it with: fieldmark train")
+        _hand_out(recipe_text(name), copy, "Train it with: fieldmark train {}")
     elif copy is not None:
         raise RecipeError("Name the recipe to be copied: fieldmark recipes toy --copy FILE")
     else:
@@ -39,7 +39,7 @@ def study_list(
     from fieldmark.shipped import study_names, study_questions, study_text
 
     if name is not None:
-        _hand_out(study_text(name), copy, "Ask it with: fieldmark study run")
+        _hand_out(study_text(name), copy, "Ask it with: fieldmark study run {} data.folder=PHOTOS")
         return
     if copy is not None:
         raise RecipeError("Name the study to be copied: fieldmark study list transfer --copy FILE")
@@ -64,7 +64,7 @@ def _hand_out(text: str, copy: Path | None, advice: str) -> None:
         raise RecipeError(f"{copy} exists and is not overwritten. Give another name.")
     durable.make_folder(copy.parent)
     durable.replace(copy, text.encode())
-    console.print(f"Wrote {copy}. {advice} {copy}", highlight=False, soft_wrap=True)
+    console.print(f"Wrote {copy}. {advice.format(copy)}", highlight=False, soft_wrap=True)
 
 
 def _list_recipes(how: Format) -> None:

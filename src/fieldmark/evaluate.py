@@ -8,23 +8,30 @@ from typing import Any
 
 from fieldmark import checked_yaml
 from fieldmark.build import SplitName, read_data
-from fieldmark.data.dataset import content_hash, short_hash
+from fieldmark.data.dataset import content_hash, listed, short_hash
 from fieldmark.data.sources import check_class_names
 from fieldmark.data.split import Split
 from fieldmark.duration import Duration
 from fieldmark.errors import DataError, SettingError
 from fieldmark.ledger import keep_predictions
 from fieldmark.predict import Predictor, finished_run, photo_logits
-from fieldmark.recipe import Recipe, Stage
+from fieldmark.recipe import Data, Recipe, Stage
 from fieldmark.resume import check_contents, check_lists
 from fieldmark.schedule import Schedule
 from fieldmark.source import file_hashes
 from fieldmark.studies.run import Run, RunWriter
 from fieldmark.train import SPLIT
 
+PLACES = ("data.folder", "data.lists", "data.split_files", "data.corrections")
+_KEYS = [key.split(".") for key in PLACES]
+
 
 def evaluate_run(
-    folder: Path, split: SplitName = "val", *, open_test: bool = False
+    folder: Path,
+    split: SplitName = "val",
+    *,
+    where: Sequence[str] = (),
+    open_test: bool = False,
 ) -> dict[str, float]:
     """Metrics of a finished run on one of its splits, as training computes them.
 
@@ -32,21 +39,28 @@ def evaluate_run(
 
     Args:
         folder: the run.
-        split: which of its photos; they must be where they were.
+        split: which of its photos.
+        where: where they are now if not where they were, as in `data.folder=photos`.
         open_test: must be said for `test`.
 
     Raises:
-        SettingError: `test` is asked for without `open_test`.
+        SettingError: `test` is asked for without `open_test`, or `where` sets something else.
         RecordError: the folder is no finished run.
         DataError: photos, labels or classes are no longer the run's, or the split is empty.
     """
     if split == "test" and not open_test:
         raise SettingError("The test split is shut. Say --open-test to open it; that is counted.")
     run = finished_run(folder)
+    data = _recipe(folder, where).data
     predictor = Predictor(folder)
-    lists = predictor.recipe.data.files
-    check_lists(run, file_hashes(lists), of=lists)
-    photos, _ = read_data(predictor.recipe.data)
+    hashes = file_hashes(data.files)
+    before = predictor.recipe.data.files  # the same lists, where they were
+    check_lists(
+        run,
+        {old: hashes.get(new, "") for old, new in zip(before, data.files, strict=False)},
+        of=before,
+    )
+    photos, _ = read_data(data)
     check_class_names(predictor.class_names, photos)
     photos = photos.without(run.manifest.get("skipped", {}))
     written = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
@@ -62,18 +76,24 @@ def evaluate_run(
         return keep_predictions(writer, split, chosen, logits)
 
 
-def refit_recipe(folder: Path) -> Recipe:
+def refit_recipe(folder: Path, where: Sequence[str] = ()) -> Recipe:
     """The run's recipe, to be trained on train and val together.
 
     Choices are over: without `val` nothing can be compared any more, and what the model is worth
     is what the run it comes from showed. What was decided by looking at `val` is kept as it was
     decided: how long a stage took that `stop_after` ended, and where `plateau` lowered its rate.
 
+    Args:
+        folder: the run.
+        where: where its photos and their corrections are now, as in `data.folder=photos`.
+
     Raises:
         RecordError: the folder is no finished run.
+        SettingError: `where` sets something else.
+        DataError: the photos are not where they were.
     """
     run = finished_run(folder)
-    recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(folder))
+    recipe = _recipe(folder, where)
     data = recipe.data.model_copy(update={"val_fraction": 0.0})
     stages = tuple(_as_it_went(run, stage) for stage in recipe.stages)
     name = f"{recipe.name}-refit"[:60]
@@ -115,3 +135,31 @@ def _without_plateau(
 
 def _epochs(amount: float) -> Duration:
     return Duration.parse(f"{amount:g} epochs")  # no more digits than are written down
+
+
+def _recipe(folder: Path, where: Sequence[str]) -> Recipe:
+    """The run's recipe, its photos where they are now."""
+    strangers = [one for one in where if one.partition("=")[0].split(".")[:2] not in _KEYS]
+    if strangers:
+        raise SettingError(
+            f"A finished run keeps its recipe; only where its photos are can be set "
+            f"({', '.join(PLACES)}), got {listed(strangers)}."
+        )
+    recipe = checked_yaml.check_text(Run(folder).recipe_text, Recipe, where, name=str(folder))
+    gone = [f"{key} `{path}`" for key, path in _paths(recipe.data) if not Path(path).exists()]
+    if gone:
+        raise DataError(
+            f"`{folder}` was trained on photos that are no longer where they were: there is no "
+            f"{listed(gone)}, looked for from `{Path.cwd()}`. Say where they are now, as in "
+            f"`data.folder=PHOTOS`."
+        )
+    return recipe
+
+
+def _paths(data: Data) -> list[tuple[str, str]]:
+    """The keys that say where something is, and what they say."""
+    one = {"data.folder": data.folder, "data.corrections": data.corrections}
+    many = {"data.lists": data.lists, "data.split_files": data.split_files}
+    return [(key, path) for key, path in one.items() if path] + [
+        (f"{key}.{part}", path) for key, paths in many.items() for part, path in paths.items()
+    ]

@@ -77,7 +77,12 @@ class Pooling(Section):
         for key in ("sketch_dim", "method", "p", "iterations"):
             if getattr(self, key) is not None and key not in allowed:
                 takes = ", ".join(allowed) or "no options"
-                raise ValueError(f"`{key}` is no option of {self.name}, which takes {takes}.")
+                whole = f"pooling: {{name: {self.name}}}"
+                raise ValueError(
+                    f"`{key}` is no option of {self.name}, which takes {takes}. To be rid of what "
+                    f"stood there before, set all of it: `{whole}`, or on the command line "
+                    f"`'{whole.replace(': ', '=', 1)}'`."
+                )
         return self
 
     def options(self) -> dict[str, Any]:

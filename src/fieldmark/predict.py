@@ -169,7 +169,7 @@ class Predictor:
 
     def predict(
         self,
-        paths: Sequence[str | Path],
+        paths: Sequence[str | Path] | str | Path,
         top: int = 5,
         unreadable: Callable[[DataError], None] | None = None,
     ) -> Iterator[Prediction]:
@@ -178,14 +178,14 @@ class Predictor:
         A batch at a time, so that any number of photos fits into memory.
 
         Args:
-            paths: the photos' files.
+            paths: the photos' files, or one.
             top: how many classes.
             unreadable: is told of each photo that can't be read, which is then left out.
 
         Raises:
             DataError: a photo can't be read, and nobody is to be told; names it.
         """
-        files = [Path(path) for path in paths]
+        files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
         for positions, maps in self._maps(files, unreadable):
             with torch.no_grad():
                 likely = head_logits(self.model, maps).softmax(dim=1)

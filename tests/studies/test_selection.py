@@ -42,6 +42,13 @@ def test_a_clear_winner_owes_nothing_to_luck():
     assert best_cell(cells([0.3, 0.9, 0.3])).optimism == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.parametrize("others", [0.1, 0.2, 0.3, 0.4, 0.45, 0.5])
+def test_luck_is_never_below_nothing(others: float):
+    found = best_cell(cells([others, 0.9, others, others]))
+    assert found.optimism >= 0
+    assert "-0.0" not in found.describe()
+
+
 def test_seeds_add_to_the_luck():
     grid = cells([0.7] * 6, seeds=2)
     calm = best_cell(grid, spread=SeedSpread(0.0, 0.0, 6)).optimism

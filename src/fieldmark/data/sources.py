@@ -48,7 +48,9 @@ def read_photos(
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"`{folder}` {what}. Give a folder that holds one folder per class.")
+        raise DataError(
+            f"`{folder}` {what}. Set `data.folder` to one that holds a folder per class."
+        )
     if group and not lists:
         raise DataError(
             f"`group` {group!r} names a column of a table, and no `lists` are given. For photos in "

@@ -103,7 +103,8 @@ def best_cell(cells: Sequence[AnsweredCell], *, spread: SeedSpread | None = None
     size, axes = np.linalg.eigh(covariance)
     draws = np.random.default_rng(0).standard_normal((_DRAWS, len(cells)))
     drawn = kept * away + draws * np.sqrt(np.maximum(size, 0)) @ axes.T
-    optimism = float((drawn.max(1) - (kept * away)[drawn.argmax(1)]).mean())
+    luck = float((drawn.max(1) - (kept * away)[drawn.argmax(1)]).mean())
+    optimism = max(0.0, luck)  # as it is on average; of these draws it may be a hair below
     best = int(measured.argmax())
     return Best(best, float(measured[best]), optimism, len(cells))
 
