@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diagnosis import bank_folder
 from fieldmark.checked_yaml import check_text
 from fieldmark.data.toy import write_toy
 from fieldmark.errors import TrainingError
@@ -26,6 +27,8 @@ from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.throwaway import SHORT, Throwaway
 from fieldmark.train import prepare, train
 from fieldmark.training.features import FeatureStore, cache_folder
+from parts.bands import LEAST, band_shares
+from parts.outcome import conclude
 
 SEEDS, TESTS = 2, 3
 RECIPE = """\
@@ -121,9 +124,10 @@ def judged(found, top, photos):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="where runs are kept")
+    kept = bank_folder() / "backbone-rates"
+    parser.add_argument("--out", type=Path, default=kept, help="where runs are kept")
     parser.add_argument("--only", type=int, help="number of the one setting, from 0")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as well")
     given = parser.parse_args()
     store, rows = FeatureStore(cache_folder()), {}
     photos = write_toy(given.out / "photos", size=128)
@@ -131,11 +135,9 @@ def main() -> int:
         if given.only in (None, number):
             name = f"{pooling.strip('{}')}, {optimizer}"
             rows[name] = one_setting(photos, pooling, optimizer, store, given.out / str(number))
-            if not given.json:
-                print(f"{name}: {rows[name]}", flush=True)
-    if given.json:
-        print(json.dumps(rows, indent=1))
-    return 0
+            print(f"{name}: {rows[name]}", flush=True)
+    figures = band_shares(list(rows.values()))
+    return conclude(figures, least=LEAST, as_json=given.json, settings=rows)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from curves.bank import Builder, sooner
 from curves.faults import FAULTS, Best
-from curves.score import COUNTS, NAMED_BY, Rate
+from curves.score import COUNTS, LEAST_NAMED, MOST_FALSE, NAMED_BY, Rate
 from curves.settings import SPLITS, Setting, Split
 from diagnosis import bank_folder
 from fieldmark.diagnosis.diagnose import diagnose_run, diagnose_study, firing
@@ -34,6 +34,7 @@ from fieldmark.studies.executor import work
 from fieldmark.studies.run import Run
 from fieldmark.studies.study import Study
 from fieldmark.trials import run_trials
+from parts.outcome import conclude
 
 RATES, DECAYS, SEEDS = (0.1, 1.0, 10.0, 30.0), (0, 1e-4, 1e-3), 3
 FOLDS = 5  # of studies about labels
@@ -162,16 +163,16 @@ def main() -> int:
     options = parser.parse_args()
     found = list(judged(options.bank, options.split, options.settings))
     print("\n".join([f"{options.split}: {len(found)} studies\n", *lines(found)]))
-    if options.json:
-        print(
-            json.dumps(
-                [
-                    {"fault": j.fault, "folds": j.folds, "found": j.found, "alone": j.alone}
-                    for j in found
-                ]
-            )
-        )
-    return 0
+    named, false = "faults that all runs share, named, share", "sound studies with a problem, share"
+    ill, sound = ([one for one in found if bool(one.fault) == has] for has in (True, False))
+    problems = Rate.of(["problem" in one.found.values() for one in sound])
+    return conclude(
+        {named: Rate.of([one.is_named for one in ill]).share, false: problems.share},
+        least={named: LEAST_NAMED},
+        most={false: MOST_FALSE},
+        as_json=options.json,
+        studies=[asdict(one) for one in found],
+    )
 
 
 if __name__ == "__main__":

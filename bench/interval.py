@@ -10,7 +10,6 @@ use too, `--cpu` compares seconds of processor time instead; pin it to one core 
 """
 
 import argparse
-import json
 import os
 import random
 import sys
@@ -22,6 +21,9 @@ from statistics import median
 from scipy.stats import beta
 
 from forecast import plan, run
+from parts.outcome import conclude
+
+PROMISED = 0.95  # of the times lie inside; missed where chance can not explain that fewer do
 
 BASE = """\
 data: {folder: "%s", image_size: %d, resize_size: %d, cache: %g}
@@ -116,9 +118,14 @@ def main() -> int:
     logs = [log(row["told"] / row["true"]) for row in found]
     off = exp(median(abs(value) for value in logs))
     print(f"half of them are off by less than {off:.2f} times; {sum(logs) / count:+.0%} on average")
-    if options.json:
-        print(json.dumps({"studies": found, "inside": inside, "interval": [least, most]}))
-    return 0
+    covered = "true times inside, upper end of the share's interval"
+    return conclude(
+        {"true times inside, share": inside / count, covered: most},
+        least={covered: PROMISED},
+        as_json=options.json,
+        studies=found,
+        interval=[least, most],
+    )
 
 
 if __name__ == "__main__":

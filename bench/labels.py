@@ -11,7 +11,6 @@ and "prune by confident joint"). A set's labels count as shown to be wrong by th
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.trial import Trial
 from fieldmark.training.features import FeatureStore
 from fieldmark.trials import run_trials
+from parts.outcome import conclude
 
 SHARES = (0.05, 0.1, 0.2, 0.4)
 FOLDS, PER_CLASS, SIDE = 5, 50, 96
@@ -231,9 +231,12 @@ def main() -> int:
         print(row.line(), flush=True)
     print("\n".join(summary(found)))
     false = Rate.of([row.called for row in found if not row.dealt])
-    if options.json:
-        print(json.dumps([asdict(row) for row in found]))
-    return int(false.share > MOST_FALSE)
+    return conclude(
+        {"sound sets called wrong, share": false.share},
+        most={"sound sets called wrong, share": MOST_FALSE},
+        as_json=options.json,
+        rows=[asdict(row) for row in found],
+    )
 
 
 if __name__ == "__main__":

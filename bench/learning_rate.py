@@ -10,7 +10,6 @@ the highest. Without CUB photos, toy drawings are used. No target: what is print
 """
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -28,6 +27,8 @@ from fieldmark.train import prepare
 from fieldmark.training.features import FeatureStore, cache_folder
 from fieldmark.training.lr_range import BELOW_MINIMUM
 from fieldmark.trials import run_trials
+from parts.bands import LEAST, band_shares
+from parts.outcome import conclude
 
 POOLINGS = ("{name: average}", "{sketch_dim: 1024}", "{sketch_dim: 8192}")
 BATCHES, SEEDS, FOLDS = (16, 32, 128), 3, 5
@@ -98,7 +99,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cub", type=Path, default=os.environ.get("FIELDMARK_CUB") or None)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as well")
     given = parser.parse_args()
     store, rows = FeatureStore(cache_folder()), {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -112,19 +113,10 @@ def main() -> int:
                 name = f"{pooling.strip('{}')}, batch {batch}"
                 folder = place / str(len(rows))
                 rows[name] = row = one_setting(check_text(text, Recipe), store, folder)
-                if not given.json:
-                    told = {k: v for k, v in row.items() if k not in {"ladder", "lowest"}}
-                    print(f"{name}: {told}", flush=True)
-    banded = [row for row in rows.values() if row["band"]]
-    asked = [name for name, value in banded[0].items() if isinstance(value, bool)]
-    counts = {name: sum(row[name] for row in banded) for name in asked}
-    if given.json:
-        print(json.dumps({"settings": rows, "of": len(banded), **counts}, indent=1))
-        return 0
-    print(f"\n{len(banded)} of {len(rows)} settings have a band; of these")
-    for name, count in counts.items():
-        print(f"  {name}: {count}")
-    return 0
+                told = {k: v for k, v in row.items() if k not in {"ladder", "lowest"}}
+                print(f"{name}: {told}", flush=True)
+    figures = band_shares(list(rows.values()))
+    return conclude(figures, least=LEAST, as_json=given.json, settings=rows)
 
 
 if __name__ == "__main__":

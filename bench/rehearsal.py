@@ -22,7 +22,7 @@ from typing import Self
 from curves.bank import SETTINGS
 from curves.page import fill
 from curves.rehearsals import FAULTS, Rehearsed, record_of, rehearsals
-from curves.score import COUNTS, Rate, counts, missed
+from curves.score import COUNTS, LEAST_NAMED, MOST_FALSE, Rate, counts, missed
 from curves.settings import SPLITS, Setting, Split
 from diagnosis import bank_folder
 from fieldmark.diagnosis.before_training import CHECKS
@@ -145,8 +145,10 @@ def main() -> int:
     if options.page:
         fill(options.page, score.by_check())
     if options.json:
-        found = {"named": score.named.share, "false": score.false.share, "missed": score.missed}
-        print(json.dumps(found | {"of": [score.named.count, score.false.count]}))
+        targets = {"named, at least": LEAST_NAMED, "false, at most": MOST_FALSE}
+        found = {"named": score.named.share, "false": score.false.share, "targets": targets}
+        of = [score.named.count, score.false.count]
+        print(json.dumps(found | {"missed": score.missed, "of": of}))
     return 1 if score.missed else 0
 
 

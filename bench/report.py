@@ -1,9 +1,12 @@
-"""How large a page is and how long it takes: a study of 12 cells, and the overview of 1,000 runs.
+"""How large a page is and how long it takes: that of a run, and the overview of 1,000 runs.
 
 The runs are written here, 60 epochs each as a toy training records them. Built with torch never
 loaded, as a reader would have it.
+
+    python bench/report.py --json
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -18,8 +21,11 @@ from fieldmark.report.assets import asset
 from fieldmark.report.content import folder_page, run_page
 from fieldmark.report.render import render
 from fieldmark.studies.run import Run, RunWriter
+from parts.outcome import conclude
 
 RUNS, EPOCHS, PHOTOS, CLASSES = 1000, 60, 300, 50
+PARTS = ("gathered", "rendered")
+MOST_SECONDS, MOST_MEGABYTES = 5, 3  # CPU, of the overview; of a page
 NAMES = [f"class {n:03}" for n in range(CLASSES)]
 
 
@@ -52,15 +58,17 @@ def write_run(folder: Path, seed: int) -> None:
 
 
 @contextmanager
-def timed(what: str) -> Iterator[None]:
-    """Prints CPU seconds, which another's load leaves alone, and seconds on the clock."""
+def timed(what: str, figures: dict[str, float]) -> Iterator[None]:
+    """Adds up CPU seconds, which another's load leaves alone; prints those on the clock too."""
     started = time.process_time(), time.perf_counter()
     yield
     cpu, clock = time.process_time() - started[0], time.perf_counter() - started[1]
     print(f"{what:<50}{cpu:6.2f} s CPU {clock:6.2f} s")
+    figures[f"{what}, s"] = cpu
 
 
-def main() -> None:
+def measure() -> dict[str, float]:
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["FIELDMARK_CACHE"] = str(folder / "cache")
@@ -71,20 +79,31 @@ def main() -> None:
             copy.mkdir()
             for name in ("manifest.json", "metrics.jsonl", "recipe.yaml"):
                 (copy / name).write_bytes((source / name).read_bytes())
-        with timed("the charts' script"):
+        with timed("the charts' script", figures):
             asset("vega.js")
         for what, make in (
-            (f"overview of {RUNS} runs", lambda: folder_page(folder)),
+            ("overview", lambda: folder_page(folder)),
             ("page of a run", lambda: run_page(Run(source))),
         ):
             for attempt in ("first time", "again"):
-                with timed(f"{what}, gathered, {attempt}"):
+                with timed(f"{what}, gathered, {attempt}", figures):
                     page = make()
-                with timed(f"{what}, rendered, {attempt}"):
+                with timed(f"{what}, rendered, {attempt}", figures):
                     text = render(page)
-            print(f"{what:<50}{len(text.encode()) / 1e6:6.2f} MB")
-    print(f"torch loaded: {'torch' in sys.modules}")
+            figures[f"{what}, MB"] = len(text.encode()) / 1e6
+    return figures | {"torch is loaded": float("torch" in sys.modules)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object as well")
+    options = parser.parse_args()
+    figures = measure()
+    whole = f"overview of {RUNS} runs, first time, s"
+    figures[whole] = sum(figures[f"overview, {part}, first time, s"] for part in PARTS)
+    most = {whole: MOST_SECONDS, "page of a run, MB": MOST_MEGABYTES, "torch is loaded": 0}
+    return conclude(figures, most=most, as_json=options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """How long a folder of 1,000 runs takes to its first page, and what 50 open pages cost.
 
-    python bench/serve.py
+    python bench/serve.py --json
 
 A server of its own process shows 1,000 finished runs of 200 records and 20 evaluations each, as 60
 epochs leave them. Told are seconds from the start of the process until it answers, from asking to
@@ -9,8 +9,9 @@ listeners has been told and has the page that shows it. "CPU" is what the server
 which a busy machine does not stretch.
 """
 
+import argparse
 import http.client
-import json
+import math
 import os
 import re
 import socket
@@ -24,8 +25,11 @@ from pathlib import Path
 
 from fieldmark import durable
 from fieldmark.studies.run import RunWriter
+from parts.outcome import conclude
 
 RUNS, RECORDS, EVALUATIONS, READERS, REPEATS = 1000, 200, 20, 50, 3
+FIRST_PAGE, TOLD = "first page", "readers told"
+MOST, LEAST = {FIRST_PAGE: 1}, {TOLD: READERS}  # seconds; nothing is lost
 RECIPE = """\
 seed: %d
 data: {folder: photos}
@@ -143,7 +147,7 @@ def once(folder: Path, *, listen: bool) -> dict[str, float]:
         wait_until_it_answers(port)
         found["until it answers"] = time.perf_counter() - started
         found["until it answers, CPU"] = computed(server)
-        page = measure("first page", "/")
+        page = measure(FIRST_PAGE, "/")
         assert len(re.findall(rb'href="/page/runs/', page)) >= RUNS
         measure("same page again", "/")
         measure("page of a run", "/page/runs/toy-7")
@@ -153,13 +157,17 @@ def once(folder: Path, *, listen: bool) -> dict[str, float]:
                 behind = listeners_behind(port, writer)
             found |= {"50 readers, median": statistics.median(behind)}
             found |= {"50 readers, last": max(behind)}
+            found[TOLD] = sum(math.isfinite(seconds) for seconds in behind)
         return found
     finally:
         server.terminate()
         server.wait()
 
 
-def main() -> None:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object as well")
+    options = parser.parse_args()
     durable._disk = Quick()
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
@@ -167,15 +175,10 @@ def main() -> None:
             write_run(folder / "runs" / f"toy-{number}", number)
         once(folder, listen=False)  # which makes the charts' script, once a machine
         rounds = [once(folder, listen=number == 0) for number in range(REPEATS)]
-        told = {
-            key: [round(found[key], 3) for found in rounds if key in found] for key in rounds[0]
-        }
-        for key, seconds in told.items():
-            print(
-                f"{key:>24}: median {statistics.median(seconds):.3f} s of {len(seconds)}: {seconds}"
-            )
-        print(json.dumps(told))
+    told = {key: [round(found[key], 3) for found in rounds if key in found] for key in rounds[0]}
+    figures = {key: statistics.median(seconds) for key, seconds in told.items()}
+    return conclude(figures, least=LEAST, most=MOST, as_json=options.json, rounds=told)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

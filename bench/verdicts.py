@@ -21,7 +21,7 @@ from typing import Self
 
 import numpy as np
 
-from fieldmark.errors import FieldmarkError
+from fieldmark.errors import FieldmarkError, count_of
 from fieldmark.recipe import load_recipe
 from fieldmark.studies.answers import Answers, read_answers
 from fieldmark.studies.compare import compare
@@ -182,7 +182,8 @@ def smallest_spreads(repeats: int) -> dict[str, float]:
             (a, b), _ = laboratory.draw(seeds)
             spread = pooled(laboratory)
             found.append((spread.variance, compare(a, b, spread=spread).answer == "real"))
-        what = f"real in the fifth with the smallest spread, {photos} photos, {seeds} seed(s)"
+        each = count_of(seeds, "seed")
+        what = f"real in the fifth with the smallest spread, {photos} photos, {each}"
         figures[what] = share(real for _, real in sorted(found)[: repeats // 5])
     return figures
 
@@ -225,7 +226,9 @@ def grid_figures(repeats: int, *, quick: bool) -> tuple[dict[str, float], list[s
     figures, missed = {}, []
     for photos, seeds in [(300, 1)] if quick else [(300, 1), (1389, 3)]:
         for flat in (True, False):
-            where = f"{'alike' if flat else '6 points'}, {photos} photos, {seeds} seed(s): "
+            where = (
+                f"{'alike' if flat else '6 points'}, {photos} photos, {count_of(seeds, 'seed')}: "
+            )
             found = grids(repeats, photos, seeds, flat=flat)
             figures |= {where + name: value for name, value in found.items()}
             most = MOST_FALSE + slack(MOST_FALSE, repeats)
@@ -336,7 +339,9 @@ def main() -> int:
     for name, value in figures.items():
         print(f"{name:72} {value:8.3f} {'MISSED' if name in missed else ''}")
     missed += [
-        f"{r.world}, {r.photos} photos, {r.seeds} seed(s): {m}" for r in rows for m in r.missed
+        f"{r.world}, {r.photos} photos, {count_of(r.seeds, 'seed')}: {m}"
+        for r in rows
+        for m in r.missed
     ]
     print("targets:", "missed: " + " · ".join(missed) if missed else "met")
     if options.json:

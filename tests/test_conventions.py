@@ -1,9 +1,13 @@
 """Habits that a reader may rely on, held by tests."""
 
+import ast
+import inspect
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,15 +22,43 @@ COMMANDS = (
 )
 
 
-def test_exports_are_sorted_complete_and_there():
-    assert fieldmark.__all__ == sorted(fieldmark._HOMES)
-    for name in fieldmark.__all__:
-        assert getattr(fieldmark, name).__module__.startswith("fieldmark.")
+@pytest.mark.parametrize("package", [fieldmark, fieldmark.layers], ids=lambda one: one.__name__)
+def test_exports_are_sorted_complete_and_there(package: ModuleType):
+    folders = {"layers"} if package is fieldmark else set()
+    assert package.__all__ == sorted(package._HOMES.keys() | folders)
+    assert set(package.__all__) <= set(dir(package))
+    for name, home in package._HOMES.items():
+        assert getattr(package, name).__module__ == home
+    (typed,) = (
+        one for one in ast.parse(inspect.getsource(package)).body if isinstance(one, ast.If)
+    )
+    told = {alias.name for line in typed.body for alias in line.names}
+    assert told == set(package.__all__), "a type checker is told of other names"
 
 
-def test_an_unknown_export_is_refused_by_name():
-    with pytest.raises(AttributeError, match="has no name `trian`"):
-        fieldmark.trian  # noqa: B018
+def test_every_public_layer_is_exported():
+    public = {
+        name
+        for file in ("activation", "pooling", "sketch")
+        for name, value in vars(import_module(f"fieldmark.layers.{file}")).items()
+        if getattr(value, "__module__", "") == f"fieldmark.layers.{file}" and name[0] != "_"
+    }
+    assert public - set(fieldmark.layers.__all__) == {"sketches_of"}  # without gradients; inside
+
+
+def test_importing_the_names_loads_nothing():
+    code = (
+        "import sys, fieldmark; dir(fieldmark.layers)\n"
+        "print({'torch', 'numpy', 'polars', 'timm'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.parametrize("package", [fieldmark, fieldmark.layers], ids=lambda one: one.__name__)
+def test_an_unknown_export_is_refused_by_name(package: ModuleType):
+    with pytest.raises(AttributeError, match=f"`{package.__name__}` has no name `trian`"):
+        package.trian  # noqa: B018
 
 
 def test_the_version_is_one():

@@ -30,9 +30,11 @@ from fieldmark.ledger import Silent
 from fieldmark.predict import Predictor, for_head, head_logits
 from fieldmark.probe import time_networks
 from fieldmark.recipe import Recipe
+from fieldmark.rehearse import learn_by_heart
 from fieldmark.resume import _changes, resume
 from fieldmark.studies.run import Run
-from fieldmark.train import settled, train
+from fieldmark.throwaway import Throwaway
+from fieldmark.train import prepare, settled, train
 from fieldmark.training.features import FeatureStore
 from fieldmark.training.loss import Loss
 from fieldmark.training.stage import seeded
@@ -275,6 +277,15 @@ def test_the_gpu_comes_near_what_the_processor_gives(tmp_path: Path, draw_square
     wanted = [path for path in sorted(photos.rglob("*")) if path.is_file()][:5]
     said = list(Predictor(runs["cuda"].folder).predict(wanted))
     assert [one.path for one in said] == wanted
+
+
+@GPU
+def test_a_rehearsal_on_the_gpu_learns_a_batch_by_heart(tmp_path: Path, draw_squares):
+    photos, store = draw_squares(tmp_path / "photos", per_class=17), FeatureStore(tmp_path / "f")
+    recipe = settled(check_text(RECIPE % photos, Recipe, ["device=cuda"]))
+    copy = Throwaway(prepare(recipe, store, Silent()), store, 0, Silent())
+    for stage in (0, 1):  # on features, and on photos
+        assert learn_by_heart(copy, stage)["steps"] > 0
 
 
 @GPU

@@ -13,7 +13,10 @@ from fieldmark.shipped import recipe_names, study_names
 from fieldmark.studies.space import StudyFile
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{n}.md" for n in ("course", "diagnosis", "keys"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{n}.md" for n in ("course", "diagnosis", "keys", "layers")),
+]
 KEYS = {key.key for key in keys("recipe")}
 COMMANDS = get_command(app).commands
 

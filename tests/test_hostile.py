@@ -159,7 +159,7 @@ def test_a_folder_of_odd_photos_trains_on_every_one(tmp_path: Path):
     assert counts["train"] + counts["val"] + counts["test"] == count
     assert found.manifest["skipped"] == {}
     # The loop of folders is counted too: it is not entered.
-    begins = f"{len(NO_PHOTOS) + 1} file(s) are no photos of a class: "
+    begins = f"{len(NO_PHOTOS) + 1} files are no photos of a class: "
     (others,) = [line for line in told.lines if line.startswith(begins)]
     assert all(name in others for name in (*NO_PHOTOS, "odd/loop"))
     for split in ("val", "test"):
@@ -169,7 +169,7 @@ def test_a_folder_of_odd_photos_trains_on_every_one(tmp_path: Path):
 def test_every_bad_file_is_listed_with_its_reason_before_step_1(tmp_path: Path):
     make_odd(tmp_path / "photos")
     reasons = make_bad(tmp_path / "photos" / "plain")
-    with pytest.raises(DataError, match=rf"^{len(reasons)} photo\(s\) can't be read:") as caught:
+    with pytest.raises(DataError, match=rf"^{len(reasons)} photos can't be read:") as caught:
         run(tmp_path / "photos", tmp_path / "run")
     lines = str(caught.value).splitlines()[1:-1]
     listed = {Path(line.strip().partition(": ")[0]).name: line for line in lines}
@@ -190,8 +190,8 @@ def test_bad_training_photos_are_skipped_by_choice_counted_and_named(tmp_path: P
         "train": count, "minitrain": count, "val": count, "test": 0
     }  # fmt: skip
     assert found.manifest["skipped"].keys() == {f"train/plain/{name}" for name in reasons}
-    assert any(f"{len(reasons)} training photo(s) can't be read" in line for line in told.lines)
-    assert (found.folder / "log.txt").read_text().count("can't be read and are skipped") == 1
+    assert any(f"they can't be read: {len(reasons)} training photos" in line for line in told.lines)
+    assert (found.folder / "log.txt").read_text().count("skipped, since they can't be read") == 1
     assert evaluate_run(found.folder)["top1"] == found.series("val/top1")[1][-1]
 
 
@@ -201,7 +201,7 @@ def test_a_bad_val_photo_stops_even_where_bad_files_are_skipped(tmp_path: Path):
     make_odd(photos / "val")
     put(photos / "train" / "odd" / "bad.jpg", b"")
     put(photos / "val" / "odd" / "worse.jpg", b"")
-    with pytest.raises(DataError, match=r"^1 photo\(s\) can't be read:\n.*val/odd/worse\.jpg: it "):
+    with pytest.raises(DataError, match=r"^1 photo can't be read:\n.*val/odd/worse\.jpg: it "):
         run(photos, tmp_path / "run", "data.split=official", "data.bad_files=skip")
 
 
@@ -209,7 +209,7 @@ def test_a_bad_val_photo_stops_even_where_bad_files_are_skipped(tmp_path: Path):
 def test_a_name_that_is_not_utf8_is_told_before_step_1(tmp_path: Path):
     make_odd(tmp_path / "photos")
     put(Path(os.fsdecode(bytes(tmp_path / "photos" / "odd" / "x") + b"\xff.jpg")), b"")
-    with pytest.raises(DataError, match=r"1 name\(s\) in .* are not UTF-8: odd/x\\udcff\.jpg"):
+    with pytest.raises(DataError, match=r"1 name is not UTF-8: odd/x\\udcff\.jpg"):
         run(tmp_path / "photos", tmp_path / "run")
 
 

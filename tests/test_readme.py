@@ -1,4 +1,4 @@
-"""Documentation that does not run drifts: every command of the README is run as it stands."""
+"""Documentation that does not run drifts: README and docs/layers.md are run as they stand."""
 
 import os
 import re
@@ -11,23 +11,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, LAYERS = ROOT / "README.md", ROOT / "docs" / "layers.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
 
 
-def commands() -> list[str]:
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+def commands(page: Path) -> list[str]:
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
     return [line.partition("  #")[0].strip() for line in lines if line.startswith("fieldmark ")]
 
 
-def test_every_picture_and_page_it_points_to_is_there():
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
+@pytest.mark.parametrize("page", [README, LAYERS], ids=lambda page: page.stem)
+def test_every_picture_and_page_it_points_to_is_there(page: Path):
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))
     local = [target for target in targets if "://" not in target]
     assert local
-    assert [target for target in local if not (ROOT / target).exists()] == []
+    assert [target for target in local if not (page.parent / target).exists()] == []
 
 
 def test_pictures_are_small_enough_to_clone():
@@ -51,21 +52,18 @@ def served(arguments: list[str], folder: Path, environment: dict[str, str]) -> s
     return ""
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # a demo among them, and a rehearsal
-def test_its_commands_run_as_they_stand(tmp_path: Path):
+def run_commands(page: Path, folder: Path) -> None:
     """In their order, in one folder, as a reader would type them."""
-    environment = os.environ | {"FIELDMARK_CACHE": str(tmp_path / "cache"), "COLUMNS": "120"}
-    assert len(commands()) >= 5
-    for command in commands():
+    environment = os.environ | {"FIELDMARK_CACHE": str(folder / "cache"), "COLUMNS": "120"}
+    for command in commands(page):
         program, *arguments = shlex.split(command)
         assert program == "fieldmark"
         if arguments[0] == "serve":
-            assert "<html" in served(arguments, tmp_path, environment)
+            assert "<html" in served(arguments, folder, environment)
             continue
         found = subprocess.run(
             [sys.executable, "-m", "fieldmark", *arguments],
-            cwd=tmp_path,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
@@ -75,8 +73,20 @@ def test_its_commands_run_as_they_stand(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0][:40])
-def test_its_python_runs(code: str, tmp_path: Path):
+@pytest.mark.timeout(900)  # a demo among them, and a rehearsal
+def test_its_commands_run_as_they_stand(tmp_path: Path):
+    assert len(commands(README)) >= 5
+    run_commands(README, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [README, LAYERS], ids=lambda page: page.stem)
+def test_its_python_runs(page: Path, tmp_path: Path):
+    """All of a page as one program, from top to bottom, after the commands it needs."""
+    if page != README:
+        run_commands(page, tmp_path)
+    code = "\n".join(blocks(page, "python"))
+    assert "assert" in code
     found = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,

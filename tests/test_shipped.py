@@ -9,7 +9,14 @@ from fieldmark.errors import RecipeError
 from fieldmark.ledger import Silent
 from fieldmark.metrics import wilson_interval
 from fieldmark.recipe import Recipe
-from fieldmark.shipped import base_text, demo_studies, find_recipe, recipe_names, recipe_text
+from fieldmark.shipped import (
+    base_text,
+    demo_studies,
+    find_design,
+    find_recipe,
+    recipe_names,
+    recipe_text,
+)
 from fieldmark.studies.design import Design
 from fieldmark.train import train
 from fieldmark.training.features import FeatureStore
@@ -50,6 +57,29 @@ def test_a_missing_variable_is_told_by_name(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("FIELDMARK_CUB", raising=False)
     with pytest.raises(RecipeError, match=r"FIELDMARK_CUB is not set.*data\.folder=PATH"):
         find_recipe("cub50-lite0")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"stages: [{name: \xff}]", r"base.yaml can't be read: 'utf-8' codec"),
+        (b"stages: [{name: head", r"base.yaml, line 1 is not valid YAML: expected ',' or '}'"),
+        (b"- head", r"base.yaml must hold keys and values"),
+        (b"stages: [head]", r"There is no stage 'head' in .*base.yaml; stages: none\."),
+        (b"stages: [{name: one}]", r"There is no stage 'head' in .*base.yaml; stages: one\."),
+    ],
+)
+def test_a_base_that_is_no_recipe_is_told(content: bytes, told: str, tmp_path: Path):
+    base = tmp_path / "base.yaml"
+    base.write_bytes(content)
+    with pytest.raises(RecipeError, match=told):
+        base_text(f"{base}@head")
+
+
+def test_a_study_file_that_is_no_text_is_told(tmp_path: Path):
+    (tmp_path / "study.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(RecipeError, match=r"study.yaml can't be read: 'utf-8' codec"):
+        find_design(str(tmp_path / "study.yaml"))
 
 
 def test_nearest_names_are_offered():

@@ -60,46 +60,54 @@ def test_each_setting_has_its_mean_and_its_best(tmp_path: Path):
         ["224", "51.7%", "53.3%"],
         ["448", "61.7%", "63.3%"],
         ["0.1", "55.4%", "60.4%"],
-        ["1.0", "56.3%", "61.3%"],
-        ["3.0", "58.3%", "63.3%"],
+        ["1", "56.3%", "61.3%"],
+        ["3", "58.3%", "63.3%"],
     ]
-    assert rows[0][0].startswith("image_size (9")  # the one that matters most comes first
-    assert rows[2][0].startswith("lr (")
+    assert rows[0][0].startswith("image size (9")  # the one that matters most comes first
+    assert rows[2][0].startswith("learning rate (")
     assert rows[0][4] == "▏"
     assert rows[1][4] == "█" * 16
 
 
 def test_importance_is_the_share_of_the_variance(tmp_path: Path):
     # The two image sizes lie 0.05 from their mean, each way.
-    told = importance_sentence(study(tmp_path / "study"))
+    (told,) = importance_sentence(study(tmp_path / "study"))
     of_lr = sum((x - 0.041 / 3) ** 2 for x in (0.001, 0.01, 0.03)) / 3
     share = 25e-4 / (25e-4 + of_lr)
-    assert f"image_size alone makes {share:.0%}, lr alone makes {1 - share:.0%}; 0% comes" in told
+    assert f"image size alone makes {share:.0%}, learning rate alone makes {1 - share:.0%}" in told
+    assert "; 0% comes of axes together" in told
 
 
 def test_nothing_is_told_before_there_are_results(tmp_path: Path):
     empty = study(tmp_path / "study", EXPECT, done=False)
     assert axes_table(empty) is None
-    assert importance_sentence(empty) is None
-    assert guess_sentence(empty).endswith("Nothing to compare yet.")
+    assert importance_sentence(empty) == []
+    assert guess_sentence(empty)[0].endswith("There is nothing to compare yet.")
 
 
 @pytest.mark.parametrize(
     ("direction", "answer"),
-    [("up", "The guess was right."), ("down", "The guess was wrong.")],
+    [
+        ("up", "You were right about the direction."),
+        ("down", "You were wrong about the direction."),
+    ],
 )
 def test_a_guess_is_held_against_what_came(tmp_path: Path, direction: str, answer: str):
-    told = guess_sentence(study(tmp_path / "study", EXPECT.replace("up", direction)))
-    assert f"Expected from image_size 224 to 448: {direction} by 10.0 points." in told
-    assert "Seen: +10.0 points (95 % interval +10.0 points to +10.0 points over 6 pairs" in told
+    (told,) = guess_sentence(study(tmp_path / "study", EXPECT.replace("up", direction)))
+    higher = "higher" if direction == "up" else "lower"
+    assert told.startswith(
+        f"You expected image size 448 to give a {higher} top-1 out of fold than 224, by 10 points. "
+        "What came: +10.0 points (95 % interval +10.0 points to +10.0 points, 6 pairs of runs)."
+    )
     assert told.endswith(answer)
 
 
 def test_a_guess_made_late_is_told_so(tmp_path: Path):
     study(tmp_path / "study")
     late = Study.create(tmp_path / "study", Design.read(STUDY, lambda _: BASE, [EXPECT]))
-    assert guess_sentence(late).endswith("It was written down when 12 results were there.")
-    assert guess_sentence(study(tmp_path / "another")) is None
+    (told,) = guess_sentence(late)
+    assert told.endswith("This was written down when 12 results were there already.")
+    assert guess_sentence(study(tmp_path / "another")) == []
 
 
 def test_sentences_are_wrapped_for_people_alone():

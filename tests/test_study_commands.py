@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.text import Text
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.errors import DataError, RecipeError, RecordError, SettingError
+from fieldmark.questions import executor_of, run
 from fieldmark.report.content import shown_run, study_page
 from fieldmark.shipped import base_text, find_design
 from fieldmark.studies.study import Study
@@ -59,21 +62,21 @@ def test_plan_run_show_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
     out = ("--out", folder / "rates")
     planned = _told("plan", folder / "rates.yaml", *out)
-    assert "4 cells (0 duplicates), 8 runs, 0 of them done" in planned
+    assert "4 cells, 8 runs, 0 of them done; judged by top-1 out of fold" in planned
     assert re.search(r"time    about [\d.]+ s \([\d.]+ to [\d.]+\), one worker", planned)
     assert re.search(r"memory  [\d.]+ GB at the fullest moment", planned)
-    assert "lr: a difference of" in planned
+    assert "learning rate: a difference of" in planned
     assert not (folder / "rates").exists()  # a plan leaves nothing behind
     told = _told("run", folder / "rates.yaml", *out)
     assert "8 runs to go" in told
-    assert "lr by pooling" in told
+    assert "Learning rate by pooling" in told
     assert "names" in told
     assert "The best cell (" in told
     again = _told("run", folder / "rates.yaml", *out)
     assert "0 runs to go" in again
     before = {path: path.read_bytes() for path in (folder / "rates").rglob("*") if path.is_file()}
     changed = _told("plan", folder / "rates.yaml", "seeds=3", "--no-probe", *out)
-    assert "4 cells (0 duplicates), 12 runs, 8 of them done" in changed
+    assert "4 cells, 12 runs, 8 of them done" in changed
     after = {path: path.read_bytes() for path in (folder / "rates").rglob("*") if path.is_file()}
     assert after == before  # not even what would be asked now
     drawn = _told("show", folder / "rates", "--png", folder / "charts")
@@ -189,7 +192,7 @@ def test_a_photo_that_can_not_be_read_is_one_error_too(
     arguments = ["study", "run", str(folder / "rates.yaml"), f"data.folder={tmp_path / 'photos'}"]
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
     assert isinstance(done.exception, DataError)
-    assert "1 photo(s) can't be read" in str(done.exception)
+    assert "1 photo can't be read" in str(done.exception)
     assert "3.png" in str(done.exception)
     assert not (tmp_path / "out").exists()
 
@@ -211,7 +214,7 @@ def test_nuisances_are_compared_at_their_best_and_fractions_make_curves(
     monkeypatch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
     (folder / "amounts.yaml").write_text(AMOUNTS % (folder / "base.yaml"))
     told = _told("run", folder / "amounts.yaml", "--out", folder / "amounts")
-    assert "lr 0.001: Twice the training photos would bring top-1 from" in told
+    assert "Learning rate 0.001: Twice the training photos would bring top-1 from" in told
     assert "lr 1: Twice the training photos would bring top-1 from" in told
     assert "train_fraction 0.3" in told
     effects = [line for line in told.splitlines() if re.match("Real|Noise|Cannot tell", line)]
@@ -250,3 +253,22 @@ def test_what_is_no_study_is_told() -> None:
     done = CliRunner().invoke(app, ["study", "show", "nowhere"])
     assert isinstance(done.exception, RecordError)
     assert "`nowhere` is no study" in str(done.exception)
+
+
+def test_a_person_sees_how_far_the_pass_over_photos_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bars for people; for programs a line for each run, as ever."""
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cold"))
+    seen = {}
+    for terminal in (True, False):
+        shown = Console(file=io.StringIO(), width=100, force_terminal=terminal)
+        out = tmp_path / f"rates-{terminal}"
+        run(shown, str(folder / "rates.yaml"), ["seeds=1"], out, executor_of("local", 1, None))
+        seen[terminal] = Text.from_ansi(shown.file.getvalue()).plain
+    assert re.search(r"features .* 32 of 32", seen[True])
+    assert re.search(r"photos .* 32 of 32", seen[True])
+    assert re.search(r"runs .*4 of 4", seen[True])
+    assert "learning rate 0.1, pooling max, seed 0: " not in seen[True]
+    assert "learning rate 0.1, pooling max, seed 0: " in seen[False]
+    assert "features" not in seen[False].partition("Seeing")[0]

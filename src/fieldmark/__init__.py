@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fieldmark import layers
     from fieldmark.errors import FieldmarkError
     from fieldmark.layers.activation import L2Normalize, SignedSqrt, l2_normalize, signed_sqrt
     from fieldmark.layers.backbone import Backbone, make_backbone
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
     from fieldmark.layers.pooling import CompactBilinearPooling, make_pooling
     from fieldmark.predict import Prediction, Predictor
     from fieldmark.recipe import Recipe, Stage, load_recipe
+    from fieldmark.studies.answers import Answers
+    from fieldmark.studies.compare import compare, compare_runs
     from fieldmark.studies.run import Run
+    from fieldmark.studies.verdict import Verdict
     from fieldmark.training.features import FeatureStore
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Answers": "fieldmark.studies.answers",
     "Backbone": "fieldmark.layers.backbone",
     "CompactBilinearPooling": "fieldmark.layers.pooling",
     "FeatureStore": "fieldmark.training.features",
@@ -32,6 +37,9 @@ _HOMES = {
     "Run": "fieldmark.studies.run",
     "SignedSqrt": "fieldmark.layers.activation",
     "Stage": "fieldmark.recipe",
+    "Verdict": "fieldmark.studies.verdict",
+    "compare": "fieldmark.studies.compare",
+    "compare_runs": "fieldmark.studies.compare",
     "l2_normalize": "fieldmark.layers.activation",
     "load_recipe": "fieldmark.recipe",
     "make_backbone": "fieldmark.layers.backbone",
@@ -41,6 +49,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answers",
     "Backbone",
     "CompactBilinearPooling",
     "FeatureStore",
@@ -53,7 +62,11 @@ __all__ = [
     "Run",
     "SignedSqrt",
     "Stage",
+    "Verdict",
+    "compare",
+    "compare_runs",
     "l2_normalize",
+    "layers",
     "load_recipe",
     "make_backbone",
     "make_head",
@@ -63,6 +76,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "layers":
+        return import_module("fieldmark.layers")
     if name not in _HOMES:
         raise AttributeError(f"module `fieldmark` has no name `{name}`")
     return getattr(import_module(_HOMES[name]), name)

@@ -21,7 +21,7 @@ from fieldmark.data.sources import read_photos
 from fieldmark.data.split import Split, make_split, reduced, without
 from fieldmark.data.transform import PIXELS_VERSION, View, default_resize_size
 from fieldmark.data.twins import near_twin_notes, twin_notes
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 from fieldmark.layers.backbone import Backbone, make_backbone
 from fieldmark.layers.model import Model, make_head
 from fieldmark.layers.pooling import make_pooling
@@ -135,7 +135,9 @@ def check_files(
     notes += _growth(audit, parts, classes)
     if bad:
         shown = listed((f"{one.key} ({one.reason})" for one in audit.findings), between="; ")
-        notes.append(f"{len(bad)} training photo(s) can't be read and are skipped: {shown}")
+        notes.append(
+            f"skipped, since they can't be read: {count_of(len(bad), 'training photo')}: {shown}"
+        )
     seen = (photo.key for name in ("train", "val") for photo in parts[name])
     contents = {key: short_hash(audit.hashes[key]) for key in seen if key in audit.hashes}
     found = replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
@@ -252,8 +254,9 @@ def _check_boxes(task: Task) -> None:
 
 def _notes(photos: PhotoSet, split: Split) -> tuple[str, ...]:
     others = photos.ignored
-    told = f"{len(others)} file(s) are no photos of a class: {listed(others)}"
-    return (*photos.notes, *([told] if others else []), *split.notes)
+    counted = count_of(len(others), "file is no photo", "files are no photos")
+    told = [f"{counted} of a class: {listed(others)}"] if others else []
+    return (*photos.notes, *told, *split.notes)
 
 
 def _stop_for(audit: Audit, may_be_skipped: Set[str]) -> None:
@@ -264,7 +267,7 @@ def _stop_for(audit: Audit, may_be_skipped: Set[str]) -> None:
     if len(stopping) > MOST_SHOWN:
         lines.append(f"and {len(stopping) - MOST_SHOWN} more")
     raise DataError(
-        "\n  ".join([f"{len(stopping)} photo(s) can't be read:", *lines])
+        "\n  ".join([f"{count_of(len(stopping), 'photo')} can't be read:", *lines])
         + "\nMend or remove them, or exclude them by `data.corrections`; `data.bad_files: skip` "
         "leaves those of train out, never those of val or test."
     )
@@ -278,7 +281,7 @@ def _growth(audit: Audit, parts: Mapping[str, list[Photo]], names: Sequence[str]
     old = {photo.label for photo in photos if photo.key not in audit.new}
     classes = [names[label] for label in sorted({photo.label for photo in photos} - old)]
     told = f"; new classes: {listed(classes)}" if classes else ""
-    return [f"{len(audit.new)} photo(s) were not looked at before{told}"]
+    return [f"{count_of(len(audit.new), 'photo was', 'photos were')} not looked at before{told}"]
 
 
 def _make_backbone(recipe: Recipe) -> Backbone:

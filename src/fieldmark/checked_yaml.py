@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from fieldmark.errors import RecipeError
+from fieldmark.errors import RecipeError, count_of
 
 
 class Section(BaseModel):
@@ -36,24 +36,30 @@ def load_checked(path: Path, model: type[Model], overrides: Sequence[str] = ()) 
         RecipeError: the file is missing or no YAML, or lists each wrong key or value with its
             line, what is allowed and, for a misspelt key, the nearest right one.
     """
+    return check_text(read_text(path), model, overrides, name=str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a recipe or study file.
+
+    Raises:
+        RecipeError: it is missing, not for us to read, or no UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(
             f"There is no file {path}. `fieldmark recipes` lists those shipped."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} can't be read: {error}.") from error
-    return check_text(text, model, overrides, name=str(path))
 
 
 def check_text(
     text: str, model: type[Model], overrides: Sequence[str] = (), *, name: str = "<text>"
 ) -> Model:
     """As `load_checked`, from a text already read; `name` stands for it in messages."""
-    content = _parse(text, name)
-    if not isinstance(content, dict):
-        raise RecipeError(f"{name} must hold keys and values such as `seed: 0`.")
+    content = parsed(text, name)
     overridden: set[Location] = set()
     for override in overrides:
         overridden.add(_apply(content, override))
@@ -63,7 +69,7 @@ def check_text(
         details = error.errors(include_url=False)
         details.sort(key=lambda detail: _line(content, detail["loc"]))
         lines = [_explain(detail, model, content, overridden) for detail in details]
-        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        count = count_of(len(lines), "mistake")
         raise RecipeError("\n  ".join([f"{name} has {count}:", *lines])) from None
 
 
@@ -74,6 +80,18 @@ def dump(model: BaseModel) -> str:
     stream = io.StringIO()
     writer.dump(model.model_dump(mode="json", exclude_none=True), stream)
     return stream.getvalue()
+
+
+def parsed(text: str, name: str) -> dict[str, Any]:
+    """What a text holds, with the places of its keys.
+
+    Raises:
+        RecipeError: it is no YAML, or not of keys and values; `name` stands for it.
+    """
+    content = _parse(text, name)
+    if not isinstance(content, dict):
+        raise RecipeError(f"{name} must hold keys and values such as `seed: 0`.")
+    return content
 
 
 def _parse(text: str, name: str) -> Any:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.padding import Padding
+from rich.text import Text
 
 from fieldmark.errors import RecipeError
 from fieldmark.terminal import Format, console, listing
@@ -66,21 +68,29 @@ def _hand_out(text: str, copy: Path | None, advice: str) -> None:
 
 
 def _list_recipes(how: Format) -> None:
+    from fieldmark.language import english, metric_text, metric_words
     from fieldmark.shipped import recipe_names, recipe_summary
 
-    rows = []
+    rows: list[dict[str, object]] = []
     for name in recipe_names():
         about, told = recipe_summary(name)
-        row = {
-            "recipe": name,
-            "what for": about,
-            "result": f"{told.metric} {told.value:.1%} ± {told.spread:.1%}" if told else "",
-            "time": f"{told.seconds:.0f} s on {told.hardware}" if told else "",
-        }
-        if how != "table":  # a command broken over lines can't be copied
-            row["command"] = told.command if told else f"fieldmark train {name}"
-        rows.append(row)
-    listing(console, rows, title="Shipped recipes", how=how)
-    if how == "table":
-        console.print("Print one: fieldmark recipes NAME")
-        console.print("Train it:  fieldmark train NAME data.folder=PHOTOS", highlight=False)
+        shown = told and f"{metric_text(told.metric, told.value)} ± {told.spread:.1%}"
+        rows.append(
+            {
+                "recipe": name,
+                "what for": about,
+                "result": f"{english(metric_words(told.metric))} {shown}" if told else "",
+                "time": f"{told.seconds:.0f} s on {told.hardware}" if told else "",
+                "command": told.command if told else f"fieldmark train {name}",
+            }
+        )
+    if how != "table":
+        listing(console, rows, title="", how=how)
+        return
+    for row in rows:  # four columns would be a few letters wide each
+        lines = [str(row["what for"])]
+        lines += [f"{row['result']}, in {row['time']}"] if row["result"] else []
+        console.print(f"[bold]{row['recipe']}[/bold]", highlight=False)
+        console.print(Padding(Text("\n".join(lines)), (0, 0, 0, 4)))
+    console.print("\nPrint one: fieldmark recipes NAME", highlight=False)
+    console.print("Train it:  fieldmark train NAME data.folder=PHOTOS", highlight=False)

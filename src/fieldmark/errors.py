@@ -44,3 +44,8 @@ class RecordError(FieldmarkError):
 
 class DiskError(FieldmarkError, OSError):
     """The disk has no room for what is to be written."""
+
+
+def count_of(count: int, one: str, many: str = "") -> str:
+    """So many of something in a message: `1 photo`, `3 photos`; `many` where an s is not enough."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"

@@ -32,7 +32,6 @@ WRITTEN = 3  # runs
 SEEING = "seeing where the best cell looked"
 MOST_LOOKS = 2 * PHOTOS + PAIRS * (MISTAKEN + 2)
 RECORD = 1000  # bytes a study writes of a run beside it
-MOST_MULTIPLIED = 2048  # photos whose products are timed; of more it is reckoned
 
 
 def add_heads(cost: Cost, shared: Pass, heads: Sequence[Head]) -> None:

@@ -4,11 +4,14 @@ What is to be said is a `Said`: a key and the values it is filled with, so that 
 something out need not know who will read it. Values may be sentences themselves.
 """
 
+import json
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from string import Formatter
 from typing import Any, Literal, get_args
 
 from ruamel.yaml import YAML
@@ -68,9 +71,15 @@ def settings_words(settings: Mapping[str, object]) -> tuple[Said, ...]:
 
 
 def setting_words(axis: str, value: object) -> Said:
-    """An axis and its setting; a whole number is written as one, whatever its type."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return said("list.setting", axis=axis_words(axis), value=text)
+    """An axis and its setting."""
+    return said("list.setting", axis=axis_words(axis), value=setting_text(value))
+
+
+def setting_text(value: object) -> str:
+    """A setting as a recipe has it; a whole number as one, whatever its type."""
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def metric_words(key: str) -> Said | str:
@@ -82,6 +91,19 @@ def metric_words(key: str) -> Said | str:
     if split == "out_of_fold":
         return said("metrics.out_of_fold", name=word)
     return said("metrics.on", name=word, split=split)
+
+
+def metric_text(key: str, value: float | None) -> str:
+    """A metric's value as it is written: shares as per cent, losses in nats."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if key.endswith("loss") else f"{value:.1%}"
+
+
+def points_words(share: float) -> Said:
+    """A share of the photos in points."""
+    points = 100 * share
+    return said("value.point" if f"{points:g}" == "1" else "value.points", points=points)
 
 
 class Words:
@@ -142,6 +164,50 @@ class Words:
     def join(self, values: tuple[Any, ...]) -> str:
         """Values one after the other, with the language's comma."""
         return self.templates["list.comma"].join(str(self._plain(value)) for value in values)
+
+
+def recognised(text: str, kind: str) -> Said | str:
+    """A sentence that was written down in English, to be said in any language.
+
+    Args:
+        text: As written down.
+        kind: Of the catalogue's sentences, as `notes`.
+
+    Returns:
+        the text itself where it is none of these, as what an older Fieldmark wrote.
+    """
+    for key, pattern in _patterns(kind).items():
+        if found := pattern.fullmatch(text):
+            return Said(key, {name: _listed(value) for name, value in found.groupdict().items()})
+    return text
+
+
+def _listed(names: str) -> Said | str:
+    """Names, of which only the first may be told."""
+    if found := re.fullmatch(r"(?s)(.*)[,;] and (\d+) more", names):
+        return said("list.more", names=found[1], count=int(found[2]))
+    return names
+
+
+@cache
+def _patterns(kind: str) -> Mapping[str, re.Pattern[str]]:
+    """From key to what its English sentence looks like, filled with anything."""
+    return {
+        key: re.compile(
+            "".join(
+                re.escape(plain) + (f"(?P<{name}>.*)" if name else "")
+                for plain, name, _, _ in Formatter().parse(template)
+            ),
+            re.DOTALL,
+        )
+        for key, template in catalogue("en").items()
+        if key.startswith(f"{kind}.")
+    }
+
+
+def english(*told: Said | str) -> str:
+    """Sentences or names in English, one after the other."""
+    return Words("en").join(told)
 
 
 def isolated(text: str) -> str:

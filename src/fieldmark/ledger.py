@@ -20,6 +20,7 @@ from fieldmark.schedule import Schedule
 from fieldmark.studies.control import Orders
 from fieldmark.studies.onlooker import Onlooker
 from fieldmark.studies.run import RunWriter
+from fieldmark.studies.trial import Tell
 from fieldmark.training.checkpoint import save_checkpoint
 from fieldmark.training.optim import ParameterPlan
 from fieldmark.training.world import world
@@ -52,6 +53,18 @@ class Silent:
 
     def record(self, metrics: Mapping[str, float], step: int) -> None:
         """Nothing."""
+
+
+class Teller(Silent):
+    """A reporter of how far it is, and of nothing else."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def progress(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Tell of it, not of the metrics."""
+        del metrics
+        self._tell(task, done, total)
 
 
 @dataclass

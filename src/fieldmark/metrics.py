@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Logits = NDArray[np.floating]
 Labels = NDArray[np.integer]
 
+CONFIDENCE_BINS = 15  # of equal width, that calibration is seen in
 _Z95 = 1.959963984540054
 
 
@@ -46,7 +47,13 @@ def mean_class_top1(logits: Logits, labels: Labels) -> float:
     return float(shares.mean())
 
 
-def calibration_error(logits: Logits, labels: Labels, bins: int = 15) -> float:
+def confidence_bin(confidence: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Which of `CONFIDENCE_BINS` equal ones, open below, each of some confidences (N,) is in."""
+    place = np.ceil(confidence * CONFIDENCE_BINS).astype(np.int64) - 1
+    return np.asarray(place.clip(0, CONFIDENCE_BINS - 1))
+
+
+def calibration_error(logits: Logits, labels: Labels) -> float:
     """Expected calibration error: mean gap, 0 to 1, of confidence to top-1 within equal bins.
 
     Sum over bins of n_bin / N |accuracy - confidence|; Guo et al., "On calibration of modern
@@ -54,8 +61,7 @@ def calibration_error(logits: Logits, labels: Labels, bins: int = 15) -> float:
     """
     confidence = np.exp(log_softmax(logits).max(axis=1))
     right = logits.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
+    gaps = np.bincount(confidence_bin(confidence), weights=right - confidence)
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -79,4 +85,4 @@ def wilson_interval(share: float, count: int, z: float = _Z95) -> tuple[float, f
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = share * (1 - share) / count + z * z / (4 * count * count)
     half = z / (1 + z * z / count) * float(np.sqrt(spread))
-    return centre - half, centre + half
+    return max(0.0, centre - half), min(1.0, centre + half)  # beyond by rounding alone

@@ -30,8 +30,6 @@ from fieldmark.training.world import ALONE, World
 
 EVAL_BATCH = 32  # photos; more does not make two cores faster and costs memory
 
-Look = Callable[[Sequence[Photo], list[int]], Iterator[tuple[list[int], Tensor]]]
-
 
 def frozen_maps(
     eyes: nn.Module,

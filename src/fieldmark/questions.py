@@ -1,18 +1,17 @@
 """What the commands `compare` and `study` do."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import Progress
 
-from fieldmark.errors import RecordError, SettingError
+from fieldmark.errors import RecordError, SettingError, count_of
+from fieldmark.language import counted, english, metric_text, settings_words
 from fieldmark.shipped import find_design
 from fieldmark.source import Source
 from fieldmark.studies import control
-from fieldmark.studies.answered import words
 from fieldmark.studies.answers import read_answers
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
@@ -22,11 +21,11 @@ from fieldmark.studies.ray_executor import RayExecutor
 from fieldmark.studies.results import Result
 from fieldmark.studies.run import MANIFEST, Run
 from fieldmark.studies.study import Study
-from fieldmark.studies.trial import OUT_OF_FOLD
+from fieldmark.studies.trial import OUT_OF_FOLD, Tell
 from fieldmark.study_looks import see_shown_run
 from fieldmark.study_plan import folder_of, foreseen
 from fieldmark.study_report import show
-from fieldmark.terminal import Format, listing, tell
+from fieldmark.terminal import Format, Parts, listing, tell
 
 RUN_TRIALS = "fieldmark.trials:run_trials"
 PREFERRED = (OUT_OF_FOLD, "val", "test")
@@ -129,16 +128,21 @@ def run(
     """Run what a study lacks, and what failed where that is asked; then print what it found."""
     # Mistakes of the file are told before torch is loaded, those of photos before a file is made.
     design, folder = find_design(name, overrides), folder or folder_of(name)
-    check_photos(foreseen(design, folder))
+    with Parts(console) as parts:
+        check_photos(foreseen(design, folder), parts)
     study = Study.create(folder, design)
     if retry:
-        console.print(f"{_take_back(study)} failed runs are run again", highlight=False)
+        again = count_of(_take_back(study), "failed run is", "failed runs are")
+        console.print(f"{again} run again", highlight=False)
     left = sum(len(group.slots) for group in study.plan().groups)
-    told = f"{left} {'run' if left == 1 else 'runs'} to go"
-    console.print(f"{study.folder}: {told}", highlight=False)
-    with _told(console, study, left) as tell_result:
-        for result in executor.run(study):
-            tell_result(result)
+    told = f"{english(counted('count.runs', left))} to go"
+    console.print(f"{study.folder}: {told}", highlight=False, soft_wrap=True)
+    with Parts(console) as parts:
+        if isinstance(executor, LocalExecutor) and console.is_terminal:
+            executor = replace(executor, tell=parts)
+        for done, result in enumerate(executor.run(study), start=1):
+            _tell_result(console, study, result)
+            parts("runs", done, max(left, done))
     study.read_again()
     order = control.newest(study.folder)
     is_stopped = order is not None and order.wish == "stop"
@@ -149,29 +153,26 @@ def run(
         console.print(f"It was {order.describe()}; run it again to go on.", highlight=False)
 
 
-@contextlib.contextmanager
-def _told(console: Console, study: Study, left: int) -> Iterator[Callable[[Result], None]]:
-    """Tell of each run: by a bar for people, in a line for programs; a failure always in a line."""
-    lines, names = not console.is_terminal, dict[str, str]()
-    with Progress(console=console, disable=lines or not left) as progress:
-        bar = progress.add_task("runs", total=left)
-
-        def tell_result(result: Result) -> None:
-            progress.advance(bar)
-            if result.cell not in names:  # proposed only now
-                names.update({cell.hash: words(cell.points[0]) for cell in study.cells})
-            what = f"{names.get(result.cell, result.cell)}, seed {result.seed}"
-            value = result.metrics.get(study.design.metric)
-            counts = result.status == "finished" and value is not None
-            told = f"{value:.1%}" if counts else f"{result.status}: {result.reason}"
-            if lines or not counts:
-                progress.console.print(f"  {what}: {told}", highlight=False, soft_wrap=True)
-
-        yield tell_result
+def _tell_result(console: Console, study: Study, result: Result) -> None:
+    """A line for each run for programs; for people, who see a bar, one for each that failed."""
+    value = result.metrics.get(study.design.metric)
+    counts = result.status == "finished" and value is not None
+    if counts and console.is_terminal:
+        return
+    points = next((c.points[0] for c in study.cells if c.hash == result.cell), {})
+    what = english(*settings_words(points), f"seed {result.seed}")
+    told = (
+        metric_text(study.design.metric, value) if counts else f"{result.status}: {result.reason}"
+    )
+    console.print(f"  {what}: {told}", highlight=False, markup=False, soft_wrap=True)
 
 
-def check_photos(study: Study) -> None:
+def check_photos(study: Study, tell: Tell) -> None:
     """Find out whether all photos that are still needed are there and can be read.
+
+    Args:
+        study: As it will go on.
+        tell: Is told how many photos are done.
 
     Raises:
         FieldmarkError: says what is wrong with them, once for all runs.
@@ -182,12 +183,12 @@ def check_photos(study: Study) -> None:
     }
     if not sources:
         return
-    from fieldmark.ledger import Silent  # noqa: PLC0415 - it loads torch
+    from fieldmark.ledger import Teller  # noqa: PLC0415 - it loads torch
     from fieldmark.train import prepare  # noqa: PLC0415
     from fieldmark.training.features import FeatureStore, cache_folder  # noqa: PLC0415
 
     for recipe in sources.values():
-        prepare(recipe, FeatureStore(cache_folder()), Silent())
+        prepare(recipe, FeatureStore(cache_folder()), Teller(tell))
 
 
 def _take_back(study: Study) -> int:

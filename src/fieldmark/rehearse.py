@@ -112,7 +112,7 @@ def learn_by_heart(copy: Throwaway, number: int) -> Record:
     try:
         for taken, _ in enumerate(islice(steps, BY_HEART_STEPS), start=1):
             if taken % LOOK_EVERY == 0:
-                logits, labels = _logits(copy, number, batch.inputs), batch.labels.numpy()
+                logits, labels = _logits(copy, number, batch.inputs), batch.labels.cpu().numpy()
                 right, loss = top1(logits, labels), cross_entropy(logits, labels)
                 if right == 1 and loss < BY_HEART_LOSS:
                     break
@@ -214,5 +214,5 @@ def _keep(folder: Path, recipe: Recipe, record: Record) -> None:
 def _logits(copy: Throwaway, number: int, inputs: Tensor) -> NDArray[np.float32]:
     """Logits (B, K) in eval mode of the model as it is now."""
     with evaluating(copy.model), torch.inference_mode():
-        found: NDArray[np.float32] = copy.network(number)(inputs).float().numpy()
+        found: NDArray[np.float32] = copy.network(number)(inputs).float().cpu().numpy()
     return found

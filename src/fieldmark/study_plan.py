@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from fieldmark.errors import count_of
+from fieldmark.language import axis_words, counted, english, metric_words
 from fieldmark.shipped import find_design
 from fieldmark.studies.design import Design
 from fieldmark.studies.power import Power, powers
@@ -73,13 +75,18 @@ def _probed(console: Console, study: Study, how: Format) -> "tuple[Cost, int]":
 
 def _tell_counts(console: Console, study: Study, asked: Plan) -> None:
     console.print(f"[bold]{study.design.file.question}[/bold]", highlight=False)
+    judged_by = english(metric_words(study.design.metric))
     lines = [
-        f"{asked.cells} cells ({asked.duplicates} duplicates), {asked.runs} runs, "
-        f"{asked.done} of them done; judged by {study.design.metric}",
-        f"passes over the photos: {asked.passes} needed, {asked.passes_saved} saved",
+        f"{count_of(asked.cells, 'cell')}, {english(counted('count.runs', asked.runs))}, "
+        f"{asked.done:,} of them done; judged by {judged_by}",
+        f"passes over the photos: {asked.passes:,} needed, {asked.passes_saved:,} saved",
     ]
+    if asked.duplicates:
+        told = count_of(asked.duplicates, "point comes", "points come")
+        lines.append(f"{told} to the recipe of another, and cost nothing")
     if asked.later:
-        lines.append(f"up to {asked.later} more points are proposed as results come")
+        told = count_of(asked.later, "more point is", "more points are")
+        lines.append(f"up to {told} proposed as results come")
     console.print("\n".join(lines), highlight=False)
 
 
@@ -110,13 +117,10 @@ def _tell_powers(
 ) -> None:
     seeds = study.design.file.seeds
     named = f"{top1:.0%} of them" if top1 else "about half of them, which is the least sharp,"
-    counted = (
-        f"{photos:,} judged photos, {named} named rightly, "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} each"
-    )
-    console.print(f"\nWhat it can answer, with {counted}, in four of five cases:", highlight=False)
+    judged = f"{photos:,} judged photos, {named} named rightly, {count_of(seeds, 'seed')} each"
+    console.print(f"\nWhat it can answer, with {judged}, in four of five cases:", highlight=False)
     for power in found:
-        tell(console, f"  {power.describe()}")
+        tell(console, f"  {power.describe(english(axis_words(power.axis)))}")
     if seeds == 1:
         told = "  With one seed the answers are about that seed; seeds=3 makes them about recipes."
         tell(console, told)

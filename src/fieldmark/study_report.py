@@ -1,12 +1,24 @@
 """What a study found, as tables and sentences for the terminal."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fieldmark.diagnosis_report import study_diagnosis
-from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, settings_of, words
+from fieldmark.errors import count_of
+from fieldmark.language import (
+    axis_words,
+    english,
+    metric_text,
+    metric_words,
+    setting_text,
+    settings_words,
+)
+from fieldmark.report.sentences import best_sentence, effect_sentence, outdated_sentence
+from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, settings_of
 from fieldmark.studies.effects import AnsweredCell, Effect, Setting, main_effects, study_spread
 from fieldmark.studies.learning_curve import fit_curve
 from fieldmark.studies.selection import best_cell
@@ -45,21 +57,20 @@ def show(console: Console, study: Study, how: Format) -> None:
         listing(console, rows, title="", how=how)
         return
     file = study.design.file
-    console.print(f"[bold]{file.question}[/bold]\n{study.design.metric}", highlight=False)
-    percent = [row | {"mean": _percent(row["mean"])} for row in rows]
-    if not any(row["reason"] for row in rows):
-        percent = [{k: v for k, v in row.items() if k != "reason"} for row in percent]
-    listing(console, percent, title=file.name, how=how)
+    judged_by = english(metric_words(study.design.metric))
+    console.print(Text(file.question, "bold"), Text(f"Judged by {judged_by}"), sep="\n")
+    for sentence in outdated_sentence(study):
+        tell(console, english(sentence))
+    listing(console, _shown(study, rows), title="", how=how)
     names = [axis.name for axis in file.axes]
     if len(names) == 2 and len(rows) > 3:
-        console.print(_heat_map(names, rows))
+        console.print(_heat_map(study, names, rows))
     if table := axes_table(study):
         console.print(table)
-    for told in (importance_sentence(study), guess_sentence(study), *sentences(study)):
-        if told:
-            tell(console, told)
-    for sentence in study_diagnosis(study).splitlines():
-        tell(console, sentence)
+    for told in (*importance_sentence(study), *guess_sentence(study), *sentences(study)):
+        tell(console, told)
+    for line in study_diagnosis(study).splitlines():
+        tell(console, line)
 
 
 def sentences(study: Study) -> list[str]:
@@ -71,12 +82,13 @@ def sentences(study: Study) -> list[str]:
     asked = at_their_best(study, cells)
     effects = main_effects(asked, spread=spread) if len(asked) > 1 else []
     shown = beside_the_best(effects)
-    found = [effect.describe() for effect in shown]
+    found = [english(effect_sentence(effect)) for effect in shown]
     if more := len(effects) - len(shown):
-        found.append(f"{more} more comparisons stand on the page: fieldmark report {study.folder}")
+        compared = count_of(more, "more comparison stands", "more comparisons stand")
+        found.append(f"{compared} on the page: fieldmark report {study.folder}")
     best = best_cell(cells, spread=spread)
-    settings = words(cells[best.cell].settings)
-    return [*found, best.describe(f"The best cell ({settings})"), *_curves(study, cells)]
+    told = english(best_sentence(best, cells[best.cell].settings))
+    return [*found, told, *_curves(study, cells)]
 
 
 def beside_the_best(effects: Sequence[Effect]) -> list[Effect]:
@@ -93,34 +105,56 @@ def beside_the_best(effects: Sequence[Effect]) -> list[Effect]:
 def _curves(study: Study, cells: Sequence[AnsweredCell]) -> list[str]:
     """Where fractions of train were tried, what more photos would give, for each of the others."""
     return [
-        f"{f'{others}: ' if others else ''}{fit_curve(*zip(*found, strict=True)).describe()}"
-        for others, found in by_amount(study, cells).items()
+        ": ".join(
+            [
+                *([english(*settings_words(others)).capitalize()] if others else []),
+                fit_curve(*zip(*found, strict=True)).describe(),
+            ]
+        )
+        for others, found in by_amount(study, cells)
     ]
 
 
-def _heat_map(names: Sequence[str], rows: Sequence[dict[str, object]]) -> Table:
+def _shown(study: Study, rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows as people read them."""
+    axes = {axis.name: english(axis_words(axis.name)) for axis in study.design.file.axes}
+    reasons = any(row["reason"] for row in rows)
+    return [
+        {
+            **{word: setting_text(row[axis]) for axis, word in axes.items()},
+            "mean": metric_text(study.design.metric, cast("float | None", row["mean"])),
+            "seeds": row["seeds"],
+            "state": row["status"],
+            "seconds": f"{row['seconds']:,.1f}",
+            **({"reason": row["reason"]} if reasons else {}),
+        }
+        for row in rows
+    ]
+
+
+def _heat_map(study: Study, names: Sequence[str], rows: Sequence[dict[str, object]]) -> Table:
     """The means of a grid of two axes, the darker the better."""
     down, across = (list(dict.fromkeys(row[name] for row in rows)) for name in names)
     values = {(row[names[0]], row[names[1]]): row["mean"] for row in rows}
     known = [value for value in values.values() if isinstance(value, float)]
-    low, high = min(known, default=0.0), max(known, default=1.0)
-    table = Table(title=f"{names[0]} by {names[1]}", title_justify="left")
-    table.add_column(names[0])
+    best, worst = max(known, default=1.0), min(known, default=0.0)
+    if study.design.file.objective.lower_is_better:
+        best, worst = worst, best
+    told = [english(axis_words(name)) for name in names]
+    table = Table(title=f"{told[0].capitalize()} by {told[1]}", title_justify="left")
+    table.add_column(told[0])
     for setting in across:
-        table.add_column(str(setting), justify="right")
+        table.add_column(setting_text(setting), justify="right")
     for first in down:
-        shown = [values.get((first, second)) for second in across]
-        table.add_row(str(first), *(_shaded(value, low, high) for value in shown))
+        found = [values.get((first, second)) for second in across]
+        cells = [_shaded(value, study.design.metric, best, worst) for value in found]
+        table.add_row(setting_text(first), *cells)
     return table
 
 
-def _shaded(value: object, low: float, high: float) -> str:
+def _shaded(value: object, metric: str, best: float, worst: float) -> str:
     if not isinstance(value, float):
-        return "-"
-    share = (value - low) / (high - low) if high > low else 1.0
+        return "–"
+    share = (value - worst) / (best - worst) if best != worst else 1.0
     shade = SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)]
-    return f"[#000000 on {shade}] {value:.1%} [/]"
-
-
-def _percent(value: object) -> str:
-    return f"{value:.1%}" if isinstance(value, float) else "-"
+    return f"[#000000 on {shade}] {metric_text(metric, value)} [/]"

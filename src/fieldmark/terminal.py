@@ -88,6 +88,36 @@ class Screen:
         """Nothing: bars show the latest metrics."""
 
 
+class Parts:
+    """A bar for each part of what is under way, for people; use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:>10}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:,} of {task.total:,}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Parts":
+        """Start to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the screen as it is."""
+        self._progress.stop()
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        """Move the bar of a part, which begins anew where it was done before."""
+        if part not in self._tasks:
+            self._tasks[part] = self._progress.add_task(part, total=total)
+        self._progress.update(self._tasks[part], completed=done, total=total)
+
+
 def _shown(metrics: Mapping[str, float]) -> str:
     parts = [f"loss {metrics['train/loss']:.3f}"] if "train/loss" in metrics else []
     parts += [f"val {metrics['val/top1']:.1%}"] if "val/top1" in metrics else []

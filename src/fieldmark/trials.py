@@ -11,11 +11,11 @@ from fieldmark.build import Task
 from fieldmark.errors import FieldmarkError
 from fieldmark.head_run import Head
 from fieldmark.head_trials import run_head_trials, start_head
-from fieldmark.ledger import Reporter, Silent
+from fieldmark.ledger import Reporter, Silent, Teller
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe
 from fieldmark.studies.run import Run, RunWriter
-from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, PrunedError, Trial
+from fieldmark.studies.trial import OUT_OF_FOLD, Outcome, PrunedError, Tell, Trial
 from fieldmark.train import prepare, settled, train
 from fieldmark.training.features import FeatureStore, cache_folder
 
@@ -24,7 +24,7 @@ SHARED = ("backbone", "counts", "machine", "precision", "skipped", "threads", "v
 
 
 def run_trials(
-    trials: Sequence[Trial], *, store: FeatureStore | None = None, reporter: Reporter | None = None
+    trials: Sequence[Trial], *, store: FeatureStore | None = None, tell: Tell | None = None
 ) -> Iterator[Outcome]:
     """Train every trial into its folder; see `studies.trial`.
 
@@ -34,10 +34,10 @@ def run_trials(
     Args:
         trials: what to do.
         store: of frozen feature maps; by default the user's own.
-        reporter: is told how far it is.
+        tell: is told how far it is.
     """
     store = store or FeatureStore(cache_folder())
-    reporter = reporter or Silent()
+    reporter = Teller(tell) if tell else Silent()
     trials = [replace(trial, recipe=settled(trial.recipe)) for trial in trials]
     for group in sharing(trials):
         yield from _run_group(group, store, reporter)

@@ -126,7 +126,7 @@ def _study_table(studies: Sequence[StudySummary]) -> Table:
             Place(study.place),
             plain(study.question),
             _bar(study),
-            f"{study.ended} / {len(study.states)}",
+            f"{study.ended} / {study.asked}",
             _number(study.metric, study.best),
             plain(halted.describe() if halted else _left_of(study)),
         )

@@ -9,8 +9,9 @@ from fieldmark.charts.calibration import calibration_data
 from fieldmark.charts.confusion import classes_data, matrix_data, pairs_data
 from fieldmark.charts.cost import cost_data, stages_data
 from fieldmark.charts.forest import forest_data
-from fieldmark.charts.grid import Point, axis_data, heat_data
+from fieldmark.charts.grid import Point, axis_data, heat_chart, heat_data
 from fieldmark.charts.rates import amount_data, rates_data
+from fieldmark.language import Words
 from fieldmark.metrics import calibration_error, wilson_interval
 from fieldmark.studies.verdict import Verdict
 
@@ -37,6 +38,14 @@ def test_a_heat_map_shows_the_best_over_the_other_axes():
     assert losses.cells["shade"].to_list()[2:] == [0, 6]
 
 
+def test_a_cell_that_named_nothing_rightly_has_its_interval_too():
+    low, high = wilson_interval(0.0, 40)
+    none = Point({"size": 1, "dim": 1}, 0.0, low, high)
+    drawn = heat_chart(heat_data([none], ("size", "dim"), "val/top1"), Words("en")).to_dict()
+    (rows,) = drawn["datasets"].values()
+    assert [row["interval"] for row in rows] == ["0.0% – 8.8%"]
+
+
 def test_a_heat_map_leaves_out_what_has_no_result():
     data = heat_data(POINTS[:-2], ("size", "dim"), "val/top1")
     assert len(data.cells) == 3
@@ -49,7 +58,8 @@ def test_an_axis_shows_its_mean_and_the_best_over_all_other_axes():
         ("224", pytest.approx(0.5), 0.6, 4),
         ("448", pytest.approx(0.6), 0.9, 4),
     ]
-    assert data.cells.row(0) == ("224", 0.5, "dim 1, lr 1")
+    assert data.cells.row(0) == ("224", 0.5)
+    assert Words("en").word(data.others[0]) == "dim 1, learning rate 1"
     ratios = axis_data(POINTS, "lr", "val/loss", kind="ratios", lower_is_better=True)
     assert ratios.summary["setting"].to_list() == [0.5, 1.0]  # in order, whatever came first
     assert ratios.summary["best"].to_list() == pytest.approx([0.3, 0.4])
@@ -91,14 +101,14 @@ def test_calibration_is_that_of_the_metric():
     labels = generator.integers(0, 4, 200)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     data = calibration_data(shares.max(1), logits.argmax(1) == labels)
-    assert data.error == pytest.approx(calibration_error(logits, labels, bins=10))
+    assert data.error == pytest.approx(calibration_error(logits, labels))
     assert data.bins["photos"].sum() == 200
     assert ((data.bins["low"] <= data.bins["accuracy"]) & (data.bins["high"] <= 1)).all()
 
 
 def test_the_frontier_is_what_no_cheaper_cell_equals():
     data = cost_data("val/top1", [("a", 3, 0.5), ("b", 1, 0.5), ("c", 2, 0.4), ("d", 4, 0.6)])
-    rows = data.rows.select("name", "frontier").rows()
+    rows = list(zip(data.names, data.rows["frontier"], strict=True))
     assert rows == [("b", True), ("c", False), ("a", False), ("d", True)]
     shared = cost_data("val/top1", [("a", 2, 0.5), ("b", 2, 0.6), ("c", 2, 0.6), ("d", 3, 0.6)])
     assert shared.rows["frontier"].to_list() == [False, True, True, False]  # of equal cost

@@ -62,7 +62,7 @@ def test_a_class_missing_from_val_shifts_no_label(tmp_path: Path) -> None:
         ("ani", 0),
         ("wren", 2),
     }
-    assert "val has no photos of 1 class(es): gull" in found.notes
+    assert "val has no photos of 1 class: gull" in found.notes
 
 
 def test_class_order_is_one_and_weights_refuse_another(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_photos_that_stand_in_train_and_val_are_named(tmp_path: Path) -> None:
     save(tmp_path / "p" / "val" / "wren" / "new.jpg", seed=999)
     save(tmp_path / "p" / "val" / "ani" / "torn.jpg", seed=999)
     notes = "\n".join(checked(tmp_path / "p", tmp_path / "m", "data.split=official").notes)
-    assert "2 photo(s) are byte for byte in more than one part" in notes
+    assert "2 photos stand in more than one part, byte for byte" in notes
     assert "train: train/ani/0.jpg = val: val/ani/0.jpg" in notes
     assert "val/ani/torn.jpg (ani) = val/wren/new.jpg (wren)" in notes
 
@@ -122,8 +122,8 @@ def test_photos_that_look_the_same_in_train_and_val_are_named(tmp_path: Path) ->
     scene.save(tmp_path / "p" / "train" / "ani" / "scene.jpg", quality=95)
     scene.resize((200, 150)).save(tmp_path / "p" / "val" / "wren" / "scene.jpg", quality=60)
     notes = checked(tmp_path / "p", tmp_path / "m", "data.split=official").notes
-    (note,) = (note for note in notes if "look nearly like" in note)
-    assert note.startswith("1 photo(s) look nearly like one of an earlier part")
+    (note,) = (note for note in notes if "looks nearly like" in note)
+    assert note.startswith("1 photo looks nearly like one of an earlier part")
     assert "val: val/wren/scene.jpg ~ train: train/ani/scene.jpg (" in note
     assert note.endswith(", ani and wren)")
 
@@ -135,7 +135,7 @@ def test_closed_test_photos_are_not_opened(tmp_path: Path) -> None:
         photo.path.unlink()
         os.mkfifo(photo.path)  # opening one would wait for ever
     assert checked(photos, memory).skipped == ()
-    with pytest.raises(DataError, match=r"^4 photo\(s\) can't be read"):
+    with pytest.raises(DataError, match=r"^4 photos can't be read"):
         checked(photos, memory, open_test=True)
 
 
@@ -176,7 +176,7 @@ def test_a_class_that_alone_is_grey_is_told(tmp_path: Path) -> None:
         save(path, mode="L")
     for _ in range(2):  # told again from memory
         (note,) = (note for note in checked(photos, memory).notes if "colour" in note)
-        assert note.startswith("colour may give 1 class(es) away: gull (grey in 5 of 5 photos")
+        assert note.startswith("colour may give 1 class away: gull (grey in 5 of 5 photos")
 
 
 def test_loading_has_no_processes_that_could_die(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_no_split_loses_a_class(tmp_path: Path) -> None:
     for part in (split.train, split.val, split.test):
         assert {photos.photos[i].label for i in part} == set(range(12))
     rare = [photo for photo in photos.photos if photo.label or photo.key.endswith("0.jpg")]
-    with pytest.raises(DataError, match=r"needs 3 photo\(s\) or more in all; too few: 00 \(1\)"):
+    with pytest.raises(DataError, match=r"needs 3 photos or more in all; too few: 00 \(1\)"):
         make_split(
             type(photos)(photos.root, tuple(rare), photos.class_names), kind="fractions", seed=0
         )

@@ -274,10 +274,7 @@ def test_balanced_orders_depend_on_their_key_and_are_mixed() -> None:
 
 def test_batches() -> None:
     assert batches(range(5), 2) == [[0, 1], [2, 3], [4]]
-    assert batches(np.array([3, 1, 2]), 2, drop_last=True) == [[3, 1]]
-    assert batches(range(4), 2, drop_last=True) == [[0, 1], [2, 3]]
+    assert batches(np.array([3, 1, 2]), 3) == [[3, 1, 2]]
     assert batches([], 2) == []
     with pytest.raises(SettingError, match="`batch_size` must be at least 1, got 0"):
         batches(range(5), 0)
-    with pytest.raises(SettingError, match=r"at most the number of photos \(5\).*got 6\. Use 5"):
-        batches(range(5), 6, drop_last=True)

@@ -98,8 +98,8 @@ def test_a_class_with_one_group_stays_in_train_and_is_named() -> None:
     assert labels(photos, split.train) == {0, 1}
     assert labels(photos, split.val) == labels(photos, split.test) == {1}
     assert split.notes == (
-        "val has no photos of 1 class(es): c0",
-        "test has no photos of 1 class(es): c0",
+        "val has no photos of 1 class: c0",
+        "test has no photos of 1 class: c0",
     )
 
 
@@ -120,7 +120,7 @@ def test_an_official_split_that_tears_groups_says_which() -> None:
         for i in range(5)
     ]
     found = make_split(PhotoSet(Path("x"), tuple(photos), ("a", "b")), kind="official", seed=0)
-    assert found.notes == ("1 group(s) stand in more than one part of the split: burst",)
+    assert found.notes == ("1 group stands in more than one part of the split: burst",)
 
 
 @given(

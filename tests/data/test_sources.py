@@ -55,7 +55,7 @@ def test_train_val_and_test_trees_are_an_official_split(tmp_path: Path) -> None:
     ("keys", "message"),
     [
         (("train/ani/1.jpg", "train/wren/2.jpg", "val/gull/3.jpg"), r"training photos: val/gull\."),
-        (("train/ani/1.jpg", "train/wren/x.txt", "val/wren/3.jpg"), r"hold no photos: wren\."),
+        (("train/ani/1.jpg", "train/wren/x.txt", "val/wren/3.jpg"), r"holds no photos: wren\."),
         (("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "valid/a/2.jpg"), r"two folders for va"),
         (("train/1.jpg", "val/2.jpg"), r"train` holds no class folders"),
     ],
@@ -121,6 +121,57 @@ def test_a_table_may_say_split_and_group(folder: Path, tmp_path: Path, kind: str
     ]
 
 
+@pytest.mark.parametrize("separator", [";", ",", "\t"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_table_may_come_from_a_spreadsheet_on_windows(
+    folder: Path, tmp_path: Path, separator: str, suffix: str
+) -> None:
+    rows = [["label", "path", "Split", "split"], ["ani", r"ani\1.jpg", "1,5", "Training"]]
+    rows += [["wren", r".\wren\2.jpg", "28,9", "VALID"], ["wren", "wren/1.jpg", "", ""]]
+    quoted = [[f'"{cell}"' if separator in cell else cell for cell in row] for row in rows]
+    content = "\ufeff" + "".join(separator.join(row) + "\r\n" for row in quoted)
+    path = text(tmp_path / f"t.{suffix}", content)
+    assert said(read_photos(folder, lists={"all": path})) == [
+        ("ani/1.jpg", "ani", "train", None),
+        ("wren/1.jpg", "wren", None, None),
+        ("wren/2.jpg", "wren", "val", None),
+    ]
+    fix = text(
+        tmp_path / "fix.csv",
+        f"path{separator}action{separator}value\nani\\1.jpg".replace(
+            "jpg", f"jpg{separator}relabel{separator}wren"
+        ),
+    )
+    with pytest.raises(DataError, match=r"leave photos of 1 class"):
+        read_photos(folder, lists={"all": path}, corrections=fix)
+
+
+def test_a_backslash_that_is_part_of_a_name_stays(folder: Path, tmp_path: Path) -> None:
+    write(folder, "ani\\9.jpg")
+    path = text(tmp_path / "t.csv", "path,label\nani\\9.jpg,ani\nwren/1.jpg,wren\n")
+    assert [row[0] for row in said(read_photos(folder, lists={"all": path}))] == [
+        "ani\\9.jpg",
+        "wren/1.jpg",
+    ]
+
+
+def test_mistakes_of_one_kind_do_not_hide_those_of_another(folder: Path, tmp_path: Path) -> None:
+    rows = [f"no/{number}.jpg,ani,train\n" for number in range(20)]
+    path = text(tmp_path / "t.csv", "path,label,split\n" + "".join(rows) + "wren/1.jpg,wren,dev\n")
+    with pytest.raises(
+        DataError,
+        match=r"(?s)21 mistake.*no/4\.jpg\n  and 15 more of this kind\n  t\.csv row 21: not",
+    ):
+        read_photos(folder, lists={"all": path})
+
+
+def test_a_table_that_is_not_utf8_is_told_where_and_how_to_save_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("path;label\na.jpg;ani\nb.jpg;D\xfcnens\xe4nger\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"line 3 is not UTF-8\. Save it .* as `CSV UTF-8`"):
+        read_photos(tmp_path, lists={"all": path})
+
+
 def test_a_column_named_group_is_taken_without_asking(folder: Path, tmp_path: Path) -> None:
     path = text(tmp_path / "t.csv", "path,label,group\nani/1.jpg,ani,7\nwren/1.jpg,wren,007\n")
     assert [row[3] for row in said(read_photos(folder, lists={"all": path}))] == ["7", "007"]
@@ -178,14 +229,14 @@ def test_a_class_that_corrections_empty_is_left_out_and_told(tmp_path: Path, act
     named = {photo.key: photos.class_names[photo.label] for photo in photos.photos}
     moved = {f"rare/{n}.jpg": "ani" for n in (1, 2)} if action.startswith("relabel") else {}
     assert named == {"ani/1.jpg": "ani", "ani/2.jpg": "ani", "wren/1.jpg": "wren"} | moved
-    told = "corrections leave no photo of 1 class(es), which are left out: rare"
+    told = "corrections leave no photo of 1 class, left out therefore: rare"
     assert photos.notes[-1] == told
 
 
 def test_corrections_leave_two_classes_at_least(tmp_path: Path) -> None:
     write(tmp_path / "p", "ani/1.jpg", "wren/1.jpg")
     rows = text(tmp_path / "c.csv", "path,action,value\nani/1.jpg,exclude,\n")
-    with pytest.raises(DataError, match=r"leave photos of 1 class\(es\); two at least are needed"):
+    with pytest.raises(DataError, match=r"leave photos of 1 class; two at least are needed"):
         read_photos(tmp_path / "p", corrections=rows)
 
 
@@ -227,7 +278,7 @@ def test_groups_are_read_off_names(folder: Path) -> None:
     photos = read_photos(folder, group_pattern=r"/(\d)\.jpg")
     assert [row[3] for row in said(photos)] == ["1", "2", None, "1", "2"]
     assert photos.notes == (
-        "`group_pattern` fits 1 photo(s) not, each a group of its own: ani/a b.jpg",
+        "`group_pattern` leaves 1 photo out, each a group of its own: ani/a b.jpg",
     )
 
 

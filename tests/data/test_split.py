@@ -139,7 +139,7 @@ def test_a_class_only_in_test_is_named() -> None:
 
 
 def test_a_class_too_small_is_named_with_its_count() -> None:
-    with pytest.raises(DataError, match=r"needs 3 photo\(s\) or more in all; too few: c01 \(2\)\."):
+    with pytest.raises(DataError, match=r"needs 3 photos or more in all; too few: c01 \(2\)\."):
         make_split(photo_set([10, 2]), kind="fractions", seed=0)
 
 
@@ -275,13 +275,16 @@ def test_parts_from_the_split_of_a_run(tmp_path: Path) -> None:
     [
         (
             {"test": "c09/1.jpg"},
-            r"1 photo\(s\) of the split's lists are not in `birds`: c09/1\.jpg",
+            r"1 photo of the split's lists can't be found in `birds`: c09/1\.jpg",
         ),
         (
             {"test": "c00/0000.jpg", "val": "c00/0000.jpg"},
             r"stands in the lists for test and for v",
         ),
-        ({"train": "c00/0000.jpg"}, r"9 photo\(s\), such as c00/0001\.jpg, are marked neither"),
+        (
+            {"train": "c00/0000.jpg"},
+            r"9 photos are marked neither train, val nor test, such as c00/0001\.jpg",
+        ),
         ({"all": "nonsense"}, r"all` is no JSON"),
         ({"all": "[]"}, r"not a written split; it lacks: class_names"),
     ],

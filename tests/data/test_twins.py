@@ -115,7 +115,7 @@ def test_each_photo_is_named_once_beside_the_one_most_like_it() -> None:
         (39, "a5", "a44"),
     ]
     assert near_twin_notes(parts, shown, hashes, NAMES) == [
-        "3 photo(s) look nearly like one of an earlier part (differing bits of 256 in brackets, "
+        "3 photos look nearly like one of an earlier part (differing bits of 256 in brackets, "
         "44 at most): test: b3 ~ train: b (3); val: a5 ~ train: a (5, ani and wren); "
         "test: a44 ~ val: a5 (39, wren and ani)"
     ]
@@ -155,7 +155,7 @@ def test_twins_in_two_parts_or_two_classes_are_told(tmp_path: Path) -> None:
     a, b, c, d = (photo(name, WREN if name == "d" else ANI) for name in "abcd")
     hashes = {"a": "1", "b": "1", "c": "2", "d": "2"}
     assert twin_notes({"train": [a, c, d], "val": [b]}, hashes, NAMES) == [
-        "1 photo(s) are byte for byte in more than one part: train: a = val: b",
-        "1 photo(s) are byte for byte in more than one class: c (ani) = d (wren)",
+        "1 photo stands in more than one part, byte for byte: train: a = val: b",
+        "1 photo stands in more than one class, byte for byte: c (ani) = d (wren)",
     ]
     assert twin_notes({"train": [a, b], "val": [c]}, hashes, NAMES) == []

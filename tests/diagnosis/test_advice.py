@@ -15,7 +15,13 @@ TIMES = {"stages": [{"name": "head", "seconds_preparing": 2.0, "seconds_training
 
 
 def finding(check: str, **numbers) -> Finding:
-    numbers = {"stage": "head", "cut": 12.4, "clip": 0.731, "lower": 0.123} | numbers
+    numbers = {
+        "stage": "head",
+        "cut": 12.4,
+        "clip": 0.731,
+        "lower": 0.123,
+        "higher": 10.0,
+    } | numbers
     return Finding(check, "R0", "fires", "problem", numbers, None, "", "", "", "It is refuted.")
 
 
@@ -34,6 +40,12 @@ def test_every_command_makes_a_recipe_that_is_changed(check, record, well):
     assert changed.hash() != before.hash()
     assert check in {one.name for one in RUN_CHECKS}
     assert found.refuted_by == "It is refuted."
+
+
+def test_an_exact_head_that_underfits_has_no_rate_to_raise(record, well):
+    exact = {"solver": "lbfgs", "weight_decay": 1e-3, "schedule": "constant"}
+    (found,) = next_experiments(record((exact, well())), [finding("underfitting")])
+    assert overrides(found.command) == ["stages.head.weight_decay=0.0001"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Checks of the photos and how they are looked at, on records whose answer is known."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from fieldmark.data.dataset import Photo
 from fieldmark.data.twins import twin_notes
+from fieldmark.diagnosis.evidence import gather
+from fieldmark.studies.run import Run
 
 VIEW = {
     "crop": "centre",
@@ -158,3 +161,9 @@ def test_giving_what_the_weights_say_themselves_is_no_change():
     other = load_weights(name, "package", mean=(0.4, 0.5, 0.5))
     assert same.origin == own.origin
     assert other.origin == f"{own.origin}; mean as given"
+
+
+def test_photos_are_counted_in_a_folder_whose_name_is_no_unicode(record, tmp_path):
+    known = record(predictions={"val": ([0, 1, 2], [0, 1, 1])}, manifest={"counts": {}}).folder
+    odd = known.rename(os.fsdecode(bytes(tmp_path / "run-") + b"\xff"))
+    assert gather(Run(odd)).stages[0].counts == {"val": 3}

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from fieldmark.diagnosis.curve import Curve, fall_left
+
 LN10 = math.log(10)
 LOOKS = np.arange(31)
 
@@ -263,3 +265,9 @@ def test_waiting_for_photos(look, well, name, outcome, stage, waited):
     found = look(name, (stage, well(**curves)))
     assert found.outcome == outcome
     assert found.numbers["share"] == pytest.approx(waited)
+
+
+def test_a_fall_whose_first_half_was_not_seen_has_no_second():
+    loss = Curve("val/loss", "head", np.array([10, 20, 30]), np.array([2.0, 1.5, 1.0]))
+    assert fall_left(loss, np.array([0.6, 0.8, 1.0])) is None
+    assert fall_left(loss, np.array([0.0, 0.5, 1.0])) == 0.5

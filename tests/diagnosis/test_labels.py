@@ -64,7 +64,7 @@ def test_labels(labelled, name, outcome, share, photos):
     found = look(name, made)
     assert found.outcome == outcome, found
     if outcome == "cannot tell":
-        assert found.why_not == "it takes 100 photos in `val`, there are 99"
+        assert found.why_not == "it takes 100 photos in val, there are 99"
         return
     assert found.numbers["low"] <= share <= found.numbers["high"]
     names = {f"{n:03}.jpg" for n in np.flatnonzero(wrong)}

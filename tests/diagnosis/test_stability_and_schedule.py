@@ -5,6 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from fieldmark.diagnosis.advice import next_experiments
+from fieldmark.diagnosis.diagnose import diagnose_run
+from fieldmark.language import Words
+from fieldmark.report.render import finding_text
+
 LN10 = math.log(10)
 LOOKS = np.arange(31)
 
@@ -126,6 +131,30 @@ RATE = np.ones(30)
 def test_rates_too_low(look, well, name, outcome, loss, settings):
     curves = well(len(loss), **{"minitrain/loss": loss, "train/lr": RATE[: len(loss) - 1]})
     assert look(name, (settings | CONSTANT, curves)).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("rehearsed", "outcome", "advice"),
+    [
+        ({}, "fires", "Raise lr to 10, then again, or find a band with `fieldmark rehearse`."),
+        (
+            {"head": {"band": [0.8, 4.0]}},
+            "fires",
+            "Raise lr to 4, the upper end of the band that its rehearsal found (0.8 to 4).",
+        ),
+        ({"all": {"band": [0.8, 4.0]}, "head": {"band": None}}, "fires", "Raise lr to 10, then"),
+        ({"head": {"band": [0.1, 0.9]}}, "does not", ""),  # above it the loss would explode
+    ],
+)
+def test_a_rehearsal_that_gave_a_band_says_how_high(record, well, rehearsed, outcome, advice):
+    curves = well(**{"minitrain/loss": STRAIGHT, "val/loss": STRAIGHT, "train/lr": RATE})
+    run = record((CONSTANT, curves), rehearsal={"range": rehearsed})
+    (found,) = [one for one in diagnose_run(run) if one.check == "lr_too_low"]
+    assert (found.outcome, found.advice[: len(advice)]) == (outcome, advice)
+    for one in next_experiments(run, [found]):
+        assert f"stages.head.lr={found.numbers['higher']:g}" in one.command
+        assert f"{found.numbers['higher']:g}" in finding_text(found, "advice", Words("zh"))
+    assert bool(next_experiments(run, [found])) == (outcome == "fires")
 
 
 def test_what_a_high_rate_threw_up_is_no_slow_fall(look, well):

@@ -18,6 +18,7 @@ from fieldmark.report.render import finding_text
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
 from fieldmark.studies.study import Study
+from fieldmark.study_report import sentences
 
 PHOTOS = 400
 BASE = """\
@@ -277,3 +278,50 @@ def test_settings_that_want_their_own_rate_are_told_in_words(study):
     found = look("nuisance_not_tuned", study([SIZE, BATCH], lambda _: 0.5))
     assert found.title.startswith("Settings of image size, batch size are compared")
     assert found.numbers["axes"] == "image_size, batch_size"
+
+
+def test_only_a_failure_says_why_runs_failed(study):
+    """A run that was ended early has a reason too."""
+    axis = {"key": "stages.head.lr", "values": list(range(1, 11))}
+    made = study([axis], lambda point: None if point["lr"] > 7 else 0.5)
+    (record,) = (made.folder / "cells" / made.cells[0].hash).glob("*.json")
+    ended = json.loads(record.read_text()) | {"status": "pruned", "reason": "median: behind."}
+    record.write_text(json.dumps(ended))
+    found = look("many_infeasible", Study(made.folder))
+    assert found.title == f"3 of 9 runs failed: {DIVERGED}"
+
+
+def test_an_end_that_no_recipe_goes_beyond_is_no_edge(study):
+    """All photos are the most that can be trained on."""
+    axis = {"key": "data.train_fraction", "values": [0.25, 0.5, 1.0]}
+    made = study([axis], lambda point: 0.5 + 0.3 * point["train_fraction"])
+    assert look("best_at_the_edge", made).outcome == "does not"
+
+
+def test_settings_that_are_mappings_are_no_numbers(study):
+    schedules = [{"name": "cosine"}, {"name": "step", "every": "4 epochs"}, {"name": "constant"}]
+    axis = {"key": "stages.head.schedule", "values": schedules}
+    assert look("best_at_the_edge", study([axis], lambda _: 0.5)).outcome == "cannot tell"
+
+
+def test_more_trials_cost_so_many_at_each_point_of_the_grid(study):
+    made = study([SIZE, *SPACES], lambda _: 0.5, search={"trials": 5}, seeds=2)
+    (more,) = [
+        each
+        for each in next_experiments_of_study(made, [look("too_few_trials", made)])
+        if "search.trials=20" in each.command
+    ]
+    assert more.seconds == pytest.approx(5 * 3 * 15 * 2)
+
+
+def test_cells_judged_by_other_photos_are_not_compared(study):
+    """As where the split itself is varied: then the means stand, and no verdict."""
+    made = study([SIZE], by("image_size", 0.5, 0.7, 0.9))
+    (folder,) = (made.folder / "cells" / made.cells[0].hash).glob("seed-0.1")
+    with RunWriter.open(folder) as writer:
+        paths = [f"other-{n}.jpg" for n in range(PHOTOS)]
+        labels = np.arange(PHOTOS) % 80
+        writer.predictions("val", paths, labels, np.eye(80)[labels])
+    found = look("best_is_luck", made)
+    assert found.why_not == "the record has no `answers photo by photo`"
+    assert sentences(made) == []

@@ -49,6 +49,17 @@ def test_modules_do_what_their_functions_do():
     assert "eps=0.1" in repr(L2Normalize(eps=0.1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_inputs_are_computed_in_float32_and_keep_their_type(dtype):
+    # The sum of squares is 8e9; float16 ends at 65,504, and its smallest root is of 6e-8.
+    x = torch.tensor([[60_000.0, -60_000.0, 30_000.0, 1e-7]], dtype=dtype)
+    for layer in (l2_normalize, signed_sqrt, lambda x: signed_sqrt(x, caffe_backward=True)):
+        got = layer(x)
+        assert got.dtype == dtype
+        assert torch.equal(got, layer(x.float()).to(dtype))
+    assert l2_normalize(x)[0, 0].item() == pytest.approx(2 / 3, rel=0.01)
+
+
 @pytest.mark.parametrize("module", [SignedSqrt, L2Normalize])
 def test_eps_must_be_positive(module):
     with pytest.raises(SettingError, match="`eps` must be above 0, got 0"):

@@ -25,10 +25,12 @@ def timm_model(name, seed=0, **options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = timm.create_model(name, **options).eval()
-        for module in model.modules():  # statistics that a batch norm has after training
+        for module in model.modules():  # what a batch norm has after training
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(std=0.1)
                 module.running_var.uniform_(0.5, 2)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.1)
         return model
 
 

@@ -60,13 +60,15 @@ def test_a_silent_hub_is_given_up_within_five_seconds(monkeypatch):
 def test_a_name_server_that_hangs_is_given_up_too(monkeypatch):
     class Session:
         def head(self, _address, *, timeout):
-            hanging.wait()
+            hanging.wait(20)
+            answered.set()
 
-    hanging = threading.Event()
+    hanging, answered = threading.Event(), threading.Event()
     monkeypatch.setattr(hub, "_DEADLINE_S", 0.05)
     monkeypatch.setattr(hub, "get_session", Session)
     with pytest.raises(WeightsError, match=r"reached \(no answer in 0\.05 s\)"):
         load_weights("test_resnet", "hub")
+    assert not answered.is_set()  # given up while the name server was still silent
     hanging.set()
 
 

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from fieldmark.layers.pooling import POOLINGS, Pooling, make_pooling
+from fieldmark.layers.activation import L2Normalize, SignedSqrt
+from fieldmark.layers.pooling import (
+    POOLINGS,
+    BilinearPooling,
+    CompactBilinearPooling,
+    Pooling,
+    make_pooling,
+)
 
 CHANNELS = 6
 CASES = {
@@ -132,3 +139,50 @@ def test_compiles_as_one_graph(pooling, maps, autocast):
 
 def test_repr_tells_the_sizes(pooling):
     assert f"channels={CHANNELS}" in repr(pooling)
+
+
+class Network(nn.Module):
+    """A pooling and what follows it, as in a model of one's own."""
+
+    def __init__(self, pooling: Pooling):
+        super().__init__()
+        self.pooling = pooling
+        self.head = nn.Sequential(
+            SignedSqrt(), L2Normalize(), nn.Linear(pooling.out_features, 3), nn.ReLU()
+        )
+
+    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
+        return self.head(self.pooling(*maps))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_cast_whole_gives_what_it_gave_before(pooling, maps, dtype):
+    network = Network(pooling)
+    want = pool_with_gradients(network, maps)
+    network.to(dtype)
+    got = pool_with_gradients(network, [m.to(dtype) for m in maps])
+    assert [t.dtype for t in got] == [dtype] * len(got)
+    # Weights and logits are rounded: a few units of what the type can tell.
+    assert_all_close([t.float() for t in got], want, rtol=0.02, atol=8 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_pooling_that_was_cast_gives_that_unless_it_sums_products(pooling, maps, dtype):
+    given = [m.to(dtype) for m in maps]
+    want = pooling(*given)
+    cast = pooling.to(dtype)(*given)
+    sums = isinstance(pooling, (BilinearPooling, CompactBilinearPooling))
+    assert cast.dtype == (torch.float32 if sums else dtype)
+    torch.testing.assert_close(cast, want.to(cast.dtype), rtol=0.005, atol=0)
+    assert torch.equal(pooling.float()(*given), want)
+
+
+def test_a_cast_network_holds_sums_that_its_type_can_not(pooling, maps):
+    # 2,500 positions of 100 * 100: 25 million a product, 400 times what float16 can hold.
+    large = [torch.full((1, m.shape[1], 50, 50), 100.0) for m in maps]
+    large[0][:, :, ::2] = 50.0  # a map all alike has no covariance
+    network = Network(pooling)
+    want = network(*large)
+    assert want.isfinite().all()
+    got = network.half()(*(m.half() for m in large))
+    torch.testing.assert_close(got.float(), want, rtol=0.02, atol=0.01)

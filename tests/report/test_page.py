@@ -1,7 +1,9 @@
 """Pages hold every section in its order, are small, load nothing, and show any name unharmed."""
 
 import html
+import io
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from rich.console import Console
 from tests.report.conftest import CLIMBS, LONG, NAMES, RECIPE, RIGHT_TO_LEFT, SCRIPT, STUDY
 from typer.testing import CliRunner
 
@@ -30,6 +33,7 @@ from fieldmark.studies.catalog import Catalog, StudySummary
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import Run
 from fieldmark.studies.study import Study
+from fieldmark.study_report import show
 
 OF_A_STUDY = (
     *("next", "grid", "effects", "curves", "findings", "lookalikes", "mistakes"),
@@ -88,6 +92,49 @@ def test_a_study_that_has_not_begun_has_a_page(tmp_path, photos):
     assert (page.state, page.progress) == ("waiting", (0, 24))
     assert "There is no result yet." in render(page)
     assert "还没有结果" in render(page, lang="zh")
+
+
+def test_runs_that_a_changed_study_no_longer_asks_for_are_told_apart(study, tmp_path, photos):
+    """As after a change of the base, or of Fieldmark: the cells have other hashes."""
+    shutil.copytree(study.folder, tmp_path / "sizes")
+    design = Design.read(STUDY, lambda _: RECIPE % photos, ["stages.head.lr=2"], name="study.yaml")
+    page = study_page(changed := Study.create(tmp_path / "sizes", design))
+    first, told, again = (Words("en")(sentence) for sentence in page.answer)
+    assert first == "There is no result yet."
+    assert told.startswith("Not counted: 24 runs in this folder, of recipes or seeds that the")
+    assert again.startswith("To run what is asked now: `fieldmark study run ")
+    assert again.endswith(
+        f"stages.head.lr=2 base={tmp_path}/sizes/base.yaml --out {tmp_path}/sizes`"
+    )
+    assert "curves" not in [section.id for section in page.sections]  # they are no answer
+    console = Console(file=io.StringIO(), width=1000)
+    show(console, changed, "table")
+    assert told in console.file.getvalue()
+    assert again.replace("`", "") in console.file.getvalue().replace("`", "")
+
+
+def test_a_folder_whose_study_is_not_done_is_not_finished(study, tmp_path, photos):
+    shutil.copytree(study.folder.parents[1], tmp_path / "home")
+    place = tmp_path / "home" / "studies" / "sizes"
+    for key, cells, progress in (("seeds=3", 36, (1, 2)), ("seeds=2", 24, (2, 2))):
+        design = Design.read(STUDY, lambda _: RECIPE % photos, [key], name="study.yaml")
+        Study.create(place, design)
+        page = page_of(tmp_path / "home")
+        assert page.state == ("finished" if cells == 24 else "waiting")
+        assert page.progress == progress
+        assert page.sections[0].rows[0].asked == cells
+
+
+def test_a_search_that_still_proposes_is_not_finished(tmp_path, photos):
+    """Between two batches every run it knows has ended."""
+    axes = "[{key: stages.head.lr, space: {low: 0.1, high: 1}}]"
+    asked = [f"axes={axes}", "search={trials: 6, sampler: tpe}", "expect=null"]
+    design = Design.read(STUDY, lambda _: RECIPE % photos, asked, name="study.yaml")
+    Study.create(tmp_path / "search", design)
+    page = page_of(tmp_path)
+    (row,) = page.sections[0].rows
+    assert (page.state, row.asked, row.is_done) == ("waiting", 12, False)
+    assert row.seconds_left is None  # and not 0, which is done
 
 
 def test_a_folder_lists_its_runs_and_studies(study):

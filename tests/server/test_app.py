@@ -1,5 +1,6 @@
 """What each address answers, and what none does."""
 
+import gc
 import os
 import re
 from html.parser import HTMLParser
@@ -97,6 +98,14 @@ def test_what_cannot_be_compared_says_why(client, query, status, told):
     assert answer.status_code == status
     assert told in answer.text
     assert answer.headers["content-type"].startswith("text/plain")
+
+
+def test_nothing_is_remembered_of_what_was_refused(client):
+    """Else whoever asks for ever new addresses fills the memory."""
+    for number in range(5):
+        client.get("/compare", params={"run": ["runs/toy-1", f"runs/no-{number}"]})
+    gc.collect()  # the refusals, with the frames they passed through
+    assert len(client.app.state.pages._making) == 0
 
 
 @pytest.fixture

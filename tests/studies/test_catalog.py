@@ -157,3 +157,16 @@ def test_a_study_whose_failure_is_taken_back_waits_again(fake, design, tmp_path)
     assert found.look() == {"sizes"}
     assert found.studies["sizes"].count("failed") == 3
     assert found.studies["sizes"].count("waiting") == 1
+
+
+def test_a_study_is_opened_once_and_then_read_on(fake, design, tmp_path, monkeypatch):
+    """Opening it checks every recipe of its design anew."""
+    study = Study.create(tmp_path / "sizes", design())
+    opened = []
+    monkeypatch.setattr(catalog.Study, "open", lambda folder: opened.append(folder) or study)
+    found = Catalog(tmp_path)
+    found.look()
+    next(LocalExecutor(f"{fake}:run_trials").run(study))
+    assert "sizes" in found.look()
+    assert found.studies["sizes"].count("finished") == 1
+    assert opened == [tmp_path / "sizes"]

@@ -276,3 +276,32 @@ def test_workers_that_die_before_they_do_anything_are_not_replaced_for_ever():
     said = rf"{bearable + 1} worker processes in a row were killed before any had a result\. Look"
     with pytest.raises(TrainingError, match=said):
         crew._check(bearable + 1)
+
+
+TELLS = """\
+from fake_training import run_trials as run_plainly
+
+
+def run_trials(trials, tell):
+    for done in range(3):
+        tell("features", done, 2)
+    yield from run_plainly(trials)
+"""
+
+
+@pytest.mark.parametrize(("workers", "parts"), [(1, {"features"}), (2, {"0", "1"})])
+def test_who_looks_on_is_told_how_far_the_parts_are(
+    fake, design, tmp_path, monkeypatch, workers, parts
+):
+    (tmp_path / "modules" / "tells.py").write_text(TELLS, encoding="utf-8")
+    study = Study.create(tmp_path / "study", design())
+    told = []
+    executor = LocalExecutor("tells:run_trials", workers, 2, tell=lambda *part: told.append(part))
+    assert len(list(executor.run(study))) == 12
+    groups = len(study.groups())
+    assert Counter((done, total) for _, done, total in told) == {(n, 2): groups for n in range(3)}
+    names = {part for part, _, _ in told}
+    if workers > 1:
+        assert all(name.endswith(": features") for name in names)
+        names = {name.removeprefix("worker ").removesuffix(": features") for name in names}
+    assert names <= parts

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fieldmark.errors import RecordError
-from fieldmark.studies.folders import MOST_NAMED
+from fieldmark.studies.folders import MOST_NAMED, from_here
 from fieldmark.studies.run import Run
 from fieldmark.studies.study import JOURNAL, Study
 
@@ -34,3 +34,11 @@ def test_it_says_why_and_what_to_name_instead(tmp_path: Path, read, kind, mark, 
         (folder / mark).touch()
     named = ", ".join(map(str, inside[:MOST_NAMED]))
     assert told(tmp_path).endswith(f"Name one of those in it: {named} and 2 more.")
+
+
+def test_a_folder_is_named_as_one_would_type_it(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert from_here(tmp_path / "runs" / "one") == Path("runs/one")
+    assert from_here(tmp_path) == tmp_path  # `.` has no name to put a word behind
+    assert from_here(tmp_path.parent / "other") == tmp_path.parent / "other"
+    assert from_here(Path("runs/one")) == Path("runs/one")

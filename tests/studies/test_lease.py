@@ -136,3 +136,11 @@ def test_a_lease_of_a_killed_process_of_this_machine_is_free_at_once(tmp_path, c
         holder.wait()
     taken = Leases(tmp_path, "b").take("group")
     assert (taken.token, taken.lost) == (2, (1,))  # and its places are still fenced off
+
+
+def test_what_a_network_disk_leaves_beside_leases_is_none(tmp_path):
+    """NFS keeps a file that was replaced while another machine read it."""
+    Leases(tmp_path, "a").take("group")
+    (tmp_path / "group" / ".nfs00000000009a1b").touch()
+    assert tokens_of(tmp_path / "group") == [1]
+    assert Leases(tmp_path, "b").take("group") is None

@@ -49,6 +49,13 @@ def test_seeds_add_to_the_luck():
     assert loud > 1.5 * calm
 
 
+def test_noise_that_the_photos_show_already_is_counted_once():
+    grid = cells([0.7] * 6, seeds=2)
+    calm = best_cell(grid, spread=SeedSpread(0.0, 0.0, 6)).optimism
+    noisy = best_cell(grid, spread=SeedSpread(0.03**2, 0.03**2, 6)).optimism
+    assert noisy == pytest.approx(calm)
+
+
 def test_cells_that_answer_alike_owe_nothing_to_luck():
     right = np.random.default_rng(0).random(300) < 0.7
     grid = [AnsweredCell({"number": i}, Answers(right)) for i in range(5)]

@@ -55,7 +55,9 @@ def test_a_study_killed_before_its_first_record_is_begun_again(design, tmp_path)
     (tmp_path / "journal.jsonl").touch()
     with pytest.raises(RecordError, match="holds no design"):
         Study.open(tmp_path)
+    assert Study.found(tmp_path) is None
     assert len(Study.create(tmp_path, design()).cells) == 12
+    assert len(Study.found(tmp_path).cells) == 12
 
 
 def test_the_plan_of_the_grid_is_three_passes(design, tmp_path):
@@ -108,8 +110,15 @@ def test_a_changed_design_keeps_what_still_belongs(design, fake, tmp_path):
     study = Study.create(tmp_path / "s", design())
     list(LocalExecutor(f"{fake}:run_trials").run(study))
     smaller = Study.create(tmp_path / "s", design(STUDY, "axes.0.values=[224, 500]"))
-    assert (smaller.plan().runs, smaller.plan().done) == (8, 4)
+    assert (smaller.plan().runs, smaller.plan().done, smaller.outdated()) == (8, 4, 8)
     assert Study.create(tmp_path / "s", design()).plan().done == 12
+    assert Study.open(tmp_path / "s").outdated() == 0
+    other = Study.create(tmp_path / "s", design(STUDY, "stages.0.weight_decay=0.1"))
+    assert (other.plan().done, other.outdated()) == (0, 12)
+    failed, taken_back, *_ = sorted((tmp_path / "s" / "cells").glob("*/seed-0.1.json"))
+    failed.write_text('{"status": "failed"}')
+    taken_back.write_text('{"status": "lost"}')
+    assert other.outdated() == 10  # what failed answers nothing
 
 
 def test_what_is_expected_after_the_fact_is_told_so(design, fake, tmp_path):

@@ -153,7 +153,7 @@ def test_noise_has_a_p_value_too():
         ),
         (
             (0.002, 0.003),
-            "Noise: gem and average differ by less than 1 point(s), +0.2 seen "
+            "Noise: gem and average differ by less than 1 point, +0.2 seen "
             "(95 % interval -0.4 to +0.8; 1,000 photos, 3 seeds each).",
         ),
         (

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from fieldmark.charts.look import FAINT, SERIES
 from fieldmark.language import Words
-from fieldmark.metrics import wilson_interval
-
-BINS = 10
+from fieldmark.metrics import CONFIDENCE_BINS, confidence_bin, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,11 @@ class CalibrationData:
     error: float
 
 
-def calibration_data(
-    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS
-) -> CalibrationData:
+def calibration_data(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> CalibrationData:
     """From the probability of each guess (N,) and whether it was right (N,)."""
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    place = confidence_bin(confidence)
     rows = []
-    for number in range(bins):
+    for number in range(CONFIDENCE_BINS):
         mine = place == number
         if mine.any():
             accuracy = float(right[mine].mean())

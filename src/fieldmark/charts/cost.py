@@ -8,7 +8,9 @@ import altair as alt
 import polars as pl
 
 from fieldmark.charts.look import INK, SERIES
-from fieldmark.language import Words
+from fieldmark.language import Said, Words
+
+Name = str | tuple[Said, ...]
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,12 @@ class CostData:
 
     Attributes:
         metric: What came of them.
-        rows: name, seconds, value, frontier: whether no cheaper cell is as good.
+        names: Of the rows; names, or settings one after the other.
+        rows: seconds, value, frontier: whether no cheaper cell is as good; the cheapest first.
     """
 
     metric: str
+    names: tuple[Name, ...]
     rows: pl.DataFrame
 
 
@@ -36,13 +40,13 @@ class StagesData:
 
 
 def cost_data(
-    metric: str, cells: Sequence[tuple[str, float, float]], *, lower_is_better: bool = False
+    metric: str, cells: Sequence[tuple[Name, float, float]], *, lower_is_better: bool = False
 ) -> CostData:
     """From (name, seconds, value) of each cell."""
     sign = -1 if lower_is_better else 1
+    cells = sorted(cells, key=lambda cell: cell[1])
     rows = [
         (
-            name,
             seconds,
             value,
             not any(
@@ -51,15 +55,11 @@ def cost_data(
                 if less <= seconds
             ),
         )
-        for name, seconds, value in cells
+        for _, seconds, value in cells
     ]
-    schema = {
-        "name": pl.String,
-        "seconds": pl.Float64,
-        "value": pl.Float64,
-        "frontier": pl.Boolean,
-    }
-    return CostData(metric, pl.DataFrame(rows, schema=schema, orient="row").sort("seconds"))
+    schema = {"seconds": pl.Float64, "value": pl.Float64, "frontier": pl.Boolean}
+    names = tuple(name for name, _, _ in cells)
+    return CostData(metric, names, pl.DataFrame(rows, schema=schema, orient="row"))
 
 
 def stages_data(stages: Sequence[tuple[str, float, float]]) -> StagesData:
@@ -88,7 +88,8 @@ def cost_chart(data: CostData, say: Words) -> Any:
         scale=alt.Scale(zero=False, padding=10),
         axis=alt.Axis(format=shape.replace(".1", ""), tickCount=5),
     )
-    base = alt.Chart(data.rows).encode(x=x, y=y)
+    names = pl.Series([say.word(name) for name in data.names], dtype=pl.String)
+    base = alt.Chart(data.rows.with_columns(name=names)).encode(x=x, y=y)
     best = alt.Chart(data.rows.filter(pl.col("frontier"))).encode(x=x, y=y)
     colour = alt.condition("datum.frontier", alt.value(SERIES[0]), alt.value("var(--noise)"))
     points = base.mark_point(filled=True, size=80, opacity=0.9).encode(

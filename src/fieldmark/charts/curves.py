@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from fieldmark.charts.look import COLOURS
+from fieldmark.diagnosis.curve import running_mean
 from fieldmark.errors import SettingError
 from fieldmark.studies.run import Run
 from fieldmark.studies.trial import OUT_OF_FOLD
@@ -135,12 +136,8 @@ def _marks(curves: pl.DataFrame, marks: Sequence[Mark], wanted: dict[str, str]) 
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Centred running mean, (N,) -> (N,); at the ends over what there is."""
-    window = np.ones(max(1, len(values) // SMOOTHING) // 2 * 2 + 1)
-    total = np.convolve(values, window)  # (N + window - 1,)
-    count = np.convolve(np.ones_like(values), window)
-    half = len(window) // 2
-    return (total / count)[half : half + len(values)]
+    """Running mean over a `SMOOTHING`-th of the records, (N,) -> (N,)."""
+    return running_mean(values, max(1, len(values) // SMOOTHING) // 2 * 2 + 1)
 
 
 def _stages(records: pl.DataFrame) -> pl.DataFrame:

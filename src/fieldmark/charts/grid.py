@@ -1,6 +1,5 @@
 """Pictures of a grid: a heat map of two axes, and what each axis does by itself."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from fieldmark.charts.look import (
     SHADES,
     shade_of,
 )
-from fieldmark.language import Words
+from fieldmark.language import Said, Words, metric_text, setting_text, settings_words
 
 CELL_WIDTH, CELL_HEIGHT, PLOT_HEIGHT, WIDTH = 74, 46, 200, 640
 _SCALES = {"words": "ordinal", "numbers": "linear", "ratios": "log"}
@@ -72,7 +71,8 @@ class AxisData:
         axis, metric: Names.
         kind: Of its settings: `words`, in their order; `numbers`; or `ratios`, on a log scale.
         order: The settings in their order, as shown.
-        cells: setting, value, others (the other axes' settings, in words).
+        cells: setting, value.
+        others: The other axes' settings of each cell.
         summary: setting, mean, best, of (cells).
     """
 
@@ -81,6 +81,7 @@ class AxisData:
     kind: Literal["words", "numbers", "ratios"]
     order: Sequence[str]
     cells: pl.DataFrame
+    others: Sequence[tuple[Said, ...]]
     summary: pl.DataFrame
 
 
@@ -96,7 +97,10 @@ def heat_data(
             here = [
                 point
                 for point in points
-                if (_word(point.settings[row_axis]), _word(point.settings[column_axis]))
+                if (
+                    setting_text(point.settings[row_axis]),
+                    setting_text(point.settings[column_axis]),
+                )
                 == (row, column)
             ]
             if here:
@@ -136,13 +140,14 @@ def axis_data(
     cells = pl.DataFrame(
         [
             (
-                _word(point.settings[axis]) if kind == "words" else float(point.settings[axis]),
+                setting_text(point.settings[axis])
+                if kind == "words"
+                else float(point.settings[axis]),
                 point.value,
-                ", ".join(f"{k} {_word(v)}" for k, v in point.settings.items() if k != axis),
             )
             for point in points
         ],
-        schema={"setting": typed, "value": pl.Float64, "others": pl.String},
+        schema={"setting": typed, "value": pl.Float64},
         orient="row",
     )
     best = pl.col("value").min() if lower_is_better else pl.col("value").max()
@@ -151,18 +156,26 @@ def axis_data(
     )
     if kind != "words":
         summary = summary.sort("setting")
-    return AxisData(axis, metric, kind, order, cells, summary)
+    others = [
+        settings_words({name: v for name, v in point.settings.items() if name != axis})
+        for point in points
+    ]
+    return AxisData(axis, metric, kind, order, cells, others, summary)
 
 
 def heat_chart(data: HeatData, say: Words) -> Any:
     """Draw a heat map, each cell with its number and interval."""
-    shown = [_shown(value, data.metric) for value in data.cells["value"]]
+    shown = [
+        "" if value is None else metric_text(data.metric, value) for value in data.cells["value"]
+    ]
     shades = data.cells["shade"].to_list()
     cells = data.cells.with_columns(
         shown=pl.Series(shown, dtype=pl.String),
         interval=pl.Series(
             [
-                f"{_shown(low, data.metric)} – {_shown(high, data.metric)}" if low else ""
+                ""
+                if low is None
+                else f"{metric_text(data.metric, low)} – {metric_text(data.metric, high)}"
                 for low, high in data.cells.select("low", "high").rows()
             ],
             dtype=pl.String,
@@ -245,8 +258,9 @@ def axis_chart(data: AxisData, say: Words) -> Any:
             scale=alt.Scale(type=kind, zero=False, padding=12),
         )
     shape = _shape(data.metric)
+    others = pl.Series([say.word(each) for each in data.others], dtype=pl.String)
     dots = (
-        alt.Chart(data.cells)
+        alt.Chart(data.cells.with_columns(others=others))
         .mark_point(filled=True, color=FAINT, opacity=0.45, size=45)
         .encode(
             x=x,
@@ -281,18 +295,8 @@ def axis_chart(data: AxisData, say: Words) -> Any:
 
 def _order(points: Sequence[Point], axis: str) -> list[str]:
     """Its settings in the order they come up."""
-    return list(dict.fromkeys(_word(point.settings[axis]) for point in points))
-
-
-def _word(setting: Any) -> str:
-    return setting if isinstance(setting, str) else json.dumps(setting, ensure_ascii=False)
+    return list(dict.fromkeys(setting_text(point.settings[axis]) for point in points))
 
 
 def _shape(metric: str) -> str:
     return ".4f" if metric.endswith("loss") else ".1%"
-
-
-def _shown(value: float | None, metric: str) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if metric.endswith("loss") else f"{value:.1%}"

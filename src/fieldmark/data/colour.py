@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldmark.data.dataset import Photo, listed
+from fieldmark.errors import count_of
 
 MODES = ("grey", "CMYK", "palette", "alpha", "16-bit")
 
@@ -57,4 +58,4 @@ def colour_notes(
         ]
     if not told:
         return []
-    return [f"colour may give {len(told)} class(es) away: {listed(told)}"]
+    return [f"colour may give {count_of(len(told), 'class', 'classes')} away: {listed(told)}"]

@@ -4,7 +4,7 @@ import csv
 import difflib
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fieldmark import durable
 from fieldmark.data.dataset import Photo, PhotoSet, listed
 from fieldmark.data.lists import read_table
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 _ACTIONS = ("relabel", "exclude", "group")
 
@@ -34,13 +34,14 @@ def corrected(photos: PhotoSet, path: Path) -> PhotoSet:
     Raises:
         DataError: The table can't be read, or any row is wrong; all mistakes at once.
     """
-    corrections = _read(path)
+    keys = {photo.key for photo in photos.photos}
+    corrections = [_with_slashes(one, keys) for one in _read(path)]
     problems = list(_mistakes(photos, corrections))
     if problems:
         shown = listed(problems, between="\n  ")
         raise DataError(
-            f"`{path}` has {len(problems)} mistake(s):\n  {shown}\nEach row is a photo's path "
-            f"below `{photos.root}`, an action ({', '.join(_ACTIONS)}) and its value."
+            f"`{path}` has {count_of(len(problems), 'mistake')}:\n  {shown}\nEach row is a photo's "
+            f"path below `{photos.root}`, an action ({', '.join(_ACTIONS)}) and its value."
         )
     by_key: dict[str, dict[str, str]] = {}
     for one in corrections:
@@ -68,12 +69,13 @@ def _without_emptied(photos: PhotoSet) -> PhotoSet:
         return photos
     if len(left) < 2:
         raise DataError(
-            f"Corrections leave photos of {len(left)} class(es); two at least are needed. "
-            f"Exclude fewer."
+            f"Corrections leave photos of {count_of(len(left), 'class', 'classes')}; two at least "
+            f"are needed. Exclude fewer."
         )
     number = {label: position for position, label in enumerate(left)}
     told = (
-        f"corrections leave no photo of {len(gone)} class(es), which are left out: {listed(gone)}"
+        f"corrections leave no photo of {count_of(len(gone), 'class', 'classes')}, left out "
+        f"therefore: {listed(gone)}"
     )
     return replace(
         photos,
@@ -88,6 +90,11 @@ def _read(path: Path) -> list[_Correction]:
         _Correction(row["path"] or "", row["action"] or "", row.get("value") or "", number)
         for number, row in read_table(path, ("path", "action"), ("value",))
     ]
+
+
+def _with_slashes(one: _Correction, keys: Set[str]) -> _Correction:
+    """The same, its path as keys are written where it was written on Windows."""
+    return one if one.path in keys else one._replace(path=one.path.replace("\\", "/"))
 
 
 def relabelled(labels: Mapping[str, str], before: Path | None = None) -> str:

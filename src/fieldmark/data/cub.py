@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fieldmark.data.dataset import Photo, PhotoSet, is_photo, listed, photo_set
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 _CUB_FILES = {  # file -> what stands behind the id on each of its lines
     "images.txt": "path",
@@ -46,9 +46,9 @@ def read_cub(folder: Path) -> PhotoSet:
     if problems:
         shown = listed(problems, between="\n  ")
         raise DataError(
-            f"`{folder}` is not a whole set in the layout of CUB-200-2011; {len(problems)} "
-            f"mistake(s):\n  {shown}\nMend the lists, or give a folder that holds one folder per "
-            f"class."
+            f"`{folder}` is not a whole set in the layout of CUB-200-2011; "
+            f"{count_of(len(problems), 'mistake')}:\n  {shown}\nMend the lists, or give a folder "
+            f"that holds one folder per class."
         )
     images, classes, labels, splits = tables.values()
     names = sorted(cell.value for cell in classes.values())

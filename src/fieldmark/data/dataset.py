@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
@@ -84,7 +84,8 @@ def photo_set(
     ]
     if unwritable:
         raise DataError(
-            f"{len(unwritable)} name(s) in `{root}` are not UTF-8: {listed(unwritable)}. "
+            f"In `{root}` {count_of(len(unwritable), 'name is', 'names are')} not UTF-8: "
+            f"{listed(unwritable)}. "
             f"Rename them, so that records can say which photo they mean."
         )
     alike = _alike(class_names, lambda name: unicodedata.normalize("NFC", name))

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import polars as pl
 
 from fieldmark.data.dataset import PARTS, Photo, PhotoSet, is_photo, listed, photo_set
-from fieldmark.errors import DataError
+from fieldmark.data.tree import PART_OF
+from fieldmark.errors import DataError, count_of
 
 _TABLES = (".csv", ".tsv", ".parquet")
+_SHOWN = 5  # mistakes of one kind in a message, so that those of another are seen too
 
 
 class _Entry(NamedTuple):
@@ -24,8 +26,9 @@ def read_lists(folder: Path, lists: Mapping[str, Path], group: str | None = None
     """The photos that lists name, with paths relative to `folder` or absolute but inside it.
 
     A `.csv`, `.tsv` or `.parquet` file has the columns `path` and `label`, and may have `split` and
-    `group`. Any other file has a path, a blank and a label on each line; labels are names, and the
-    numbers Caffe wants are names too.
+    `group`; commas, semicolons or tabs part them, as its first line shows, and a path may have
+    backslashes. Any other file has a path, a blank and a label on each line; labels are names, and
+    the numbers Caffe wants are names too.
 
     Args:
         folder: What keys are relative to.
@@ -45,12 +48,12 @@ def read_lists(folder: Path, lists: Mapping[str, Path], group: str | None = None
     names = sorted({entry.label for entry in entries if entry.label})
     problems = [*_mistakes(folder, entries)]
     if len(names) < 2:
-        problems.append(f"at least two classes are needed, got {len(names)}")
+        problems.append(("", f"at least two classes are needed, got {len(names)}"))
     if problems:
-        shown = listed(problems, between="\n  ")
+        shown = "\n  ".join(_some_of_each_kind(problems))
         raise DataError(
-            f"The lists of photos have {len(problems)} mistake(s):\n  {shown}\nPaths are relative "
-            f"to `{folder}`. Correct the lists, or give another `folder`."
+            f"The lists of photos have {count_of(len(problems), 'mistake')}:\n  {shown}\nPaths are "
+            f"relative to `{folder}`. Correct the lists, or give another `folder`."
         )
     label_of = {name: label for label, name in enumerate(names)}
     photos = [
@@ -76,8 +79,16 @@ def read_table(
         if path.suffix.lower() == ".parquet":
             table = pl.read_parquet(path)
         else:
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
-            table = pl.read_csv(path, infer_schema=False, separator=separator)
+            text = path.read_bytes().decode("utf-8-sig")
+            header = text.partition("\n")[0]
+            separator = max(",;\t", key=header.count)  # a spreadsheet's depends on its language
+            table = pl.read_csv(text.encode(), infer_schema=False, separator=separator)
+    except UnicodeDecodeError as error:
+        line = 1 + error.object.count(b"\n", 0, error.start)
+        raise DataError(
+            f"`{path}` can't be read: line {line} is not UTF-8. Save it from the spreadsheet as "
+            "`CSV UTF-8`."
+        ) from error
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(f"`{path}` can't be read: {reason.splitlines()[0]}.") from error
@@ -109,10 +120,15 @@ def _table_entries(path: Path, split: str | None, group: str | None) -> Iterator
         yield _Entry(
             path=row["path"] or "",
             label=row["label"] or "",
-            split=split or row.get("split"),
+            split=split or _part(row.get("split")),
             group=row.get(group or "group"),
             where=f"{path.name} row {number}",
         )
+
+
+def _part(written: str | None) -> str | None:
+    """The split a cell means, as `Training` means train; what means none stays as it is."""
+    return PART_OF.get(written.lower(), written) if written else None
 
 
 def _list_entries(path: Path, split: str | None) -> Iterator[_Entry]:
@@ -163,27 +179,41 @@ def listed_paths(path: Path) -> list[Path]:
     return found
 
 
-def _mistakes(folder: Path, entries: list[_Entry]) -> Iterator[str]:
+def _mistakes(folder: Path, entries: list[_Entry]) -> Iterator[tuple[str, str]]:
+    """The kind of each mistake, and where it is."""
     first: dict[str, str] = {}
     for entry in entries:
         key = _key(folder, entry.path)
+        kind, what = "", entry.path
         if not entry.path or not entry.label:
-            yield f"{entry.where}: not a path and a label: {(entry.path or entry.label)!r}"
+            kind, what = "not a path and a label", repr(entry.path or entry.label)
         elif key is None:
-            yield f"{entry.where}: not a photo below the folder: {entry.path}"
+            kind = "not a photo below the folder"
         elif not (folder / key).is_file():
-            yield f"{entry.where}: no such file: {entry.path}"
+            kind = "no such file"
         elif key in first:
-            yield f"{entry.where}: {key} stands at {first[key]} too"
+            yield "twice", f"{entry.where}: {key} stands at {first[key]} too"
         else:
             first[key] = entry.where
+        if kind:
+            yield kind, f"{entry.where}: {kind}: {what}"
         if entry.split not in (None, *PARTS):
-            yield f"{entry.where}: not train, val or test: {entry.split}"
+            yield "split", f"{entry.where}: not train, val or test: {entry.split}"
+
+
+def _some_of_each_kind(problems: list[tuple[str, str]]) -> Iterator[str]:
+    for kind in dict.fromkeys(kind for kind, _ in problems):
+        told = [problem for one, problem in problems if one == kind]
+        yield from told[:_SHOWN]
+        if len(told) > _SHOWN:
+            yield f"and {len(told) - _SHOWN} more of this kind"
 
 
 def _key(folder: Path, path: str) -> str | None:
     """The photo's key, or None where the path leads out of the folder or to no photo."""
     given = Path(path)
+    if "\\" in path and not (folder / given).is_file():
+        given = Path(path.replace("\\", "/"))  # written on Windows
     if given.is_absolute():
         if not given.is_relative_to(folder.absolute()):
             return None

@@ -74,23 +74,16 @@ def balanced_order(labels: Sequence[int], *, seed: int, epoch: int) -> NDArray[n
     return np.concatenate(drawn)[order]
 
 
-def batches(
-    order: Sequence[int] | NDArray[np.int64], batch_size: int, *, drop_last: bool = False
-) -> list[list[int]]:
+def batches(order: Sequence[int] | NDArray[np.int64], batch_size: int) -> list[list[int]]:
     """Cut an order into pieces of `batch_size`, the last one maybe shorter.
 
     Raises:
-        SettingError: `batch_size` is below 1, or `drop_last` would drop everything.
+        SettingError: `batch_size` is below 1.
     """
     if batch_size < 1:
         raise SettingError(f"`batch_size` must be at least 1, got {batch_size}. Use 32.")
-    if drop_last and len(order) < batch_size:
-        raise SettingError(
-            f"`batch_size` must be at most the number of photos ({len(order)}) where a short last "
-            f"batch is dropped, got {batch_size}. Use {len(order)} or less."
-        )
-    end = len(order) - len(order) % batch_size if drop_last else len(order)
-    return [[int(i) for i in order[at : at + batch_size]] for at in range(0, end, batch_size)]
+    pieces = range(0, len(order), batch_size)
+    return [[int(i) for i in order[at : at + batch_size]] for at in pieces]
 
 
 def load_batches(

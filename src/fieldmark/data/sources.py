@@ -16,7 +16,7 @@ from fieldmark.data.cub import read_cub
 from fieldmark.data.dataset import PhotoSet, listed
 from fieldmark.data.lists import read_lists
 from fieldmark.data.tree import is_in_parts, read_parts, read_tree
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 Layout = Literal["auto", "tree", "splits", "cub"]
 
@@ -107,6 +107,7 @@ def _grouped_by_name(photos: PhotoSet, pattern: str) -> PhotoSet:
         for photo, match in zip(photos.photos, found, strict=True)
     )
     note = (
-        f"`group_pattern` fits {len(alone)} photo(s) not, each a group of its own: {listed(alone)}"
+        f"`group_pattern` leaves {count_of(len(alone), 'photo')} out, each a group of its own: "
+        f"{listed(alone)}"
     )
     return replace(photos, photos=grouped, notes=(*photos.notes, note) if alone else photos.notes)

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from fieldmark.data.dataset import PARTS, PhotoSet, listed
 from fieldmark.data.portion import are_grouped, deal, first_part, groups, pick, share
 from fieldmark.data.split_files import marked, read_split
-from fieldmark.errors import DataError, SettingError
+from fieldmark.errors import DataError, SettingError, count_of
 
 Kind = Literal["official", "tutorial", "fractions", "files", "folds"]
 
@@ -236,8 +236,9 @@ def _official(photos: PhotoSet, part: str) -> list[int]:
     unmarked = [photo.key for photo in photos.photos if photo.split is None]
     if unmarked:
         raise DataError(
-            f"`{photos.root}` has no official split: {len(unmarked)} photo(s), such as "
-            f"{unmarked[0]}, are marked neither train, val nor test. Use `split: fractions`."
+            f"`{photos.root}` has no official split: "
+            f"{count_of(len(unmarked), 'photo is', 'photos are')} marked neither train, val nor "
+            f"test, such as {unmarked[0]}. Use `split: fractions`."
         )
     return [i for i, photo in enumerate(photos.photos) if photo.split == part]
 
@@ -264,7 +265,7 @@ def _lacking(photos: PhotoSet, part: str, positions: Sequence[int]) -> list[str]
     names = [name for label, name in enumerate(photos.class_names) if label not in there]
     if not names or not positions:
         return []
-    return [f"{part} has no photos of {len(names)} class(es): {listed(names)}"]
+    return [f"{part} has no photos of {count_of(len(names), 'class', 'classes')}: {listed(names)}"]
 
 
 def _torn(photos: PhotoSet, parts: Mapping[str, Sequence[int]]) -> list[str]:
@@ -275,7 +276,10 @@ def _torn(photos: PhotoSet, parts: Mapping[str, Sequence[int]]) -> list[str]:
     torn = sorted(group[1:] for group, count in seen.items() if count > 1)
     if not torn:
         return []
-    return [f"{len(torn)} group(s) stand in more than one part of the split: {listed(torn)}"]
+    return [
+        f"{count_of(len(torn), 'group stands', 'groups stand')} in more than one part of the "
+        f"split: {listed(torn)}"
+    ]
 
 
 def _empty(photos: PhotoSet, pool: Sequence[int], part: str) -> DataError:
@@ -304,9 +308,10 @@ def _check_counts(photos: PhotoSet, pool: Iterable[int], needed: int, where: str
         if counts[label] < needed
     ]
     if short:
+        least = count_of(needed, "photo")
         raise DataError(
-            f"Every class needs {needed} photo(s) or more {where}; too few: {listed(short)}. Add "
-            f"photos, leave the class out or join it to another by `data.corrections`, or set "
+            f"Every class needs {least} or more {where}; too few: {listed(short)}. "
+            f"Add photos, leave the class out or join it to another by `data.corrections`, or set "
             f"`data.val_fraction` to 0."
         )
 

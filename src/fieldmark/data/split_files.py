@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.data.dataset import PhotoSet, listed
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
 
 def marked(photos: PhotoSet, files: Mapping[str, Path]) -> PhotoSet:
@@ -24,7 +24,8 @@ def marked(photos: PhotoSet, files: Mapping[str, Path]) -> PhotoSet:
     strangers = sorted(part_of.keys() - {photo.key for photo in photos.photos})
     if strangers:
         raise DataError(
-            f"{len(strangers)} photo(s) of the split's lists are not in `{photos.root}`: "
+            f"{count_of(len(strangers), 'photo')} of the split's lists can't be found in "
+            f"`{photos.root}`: "
             f"{listed(strangers)}. A line is a photo's path below that folder."
         )
     rest = None if "train" in files else "train"

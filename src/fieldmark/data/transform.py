@@ -232,26 +232,22 @@ class View:
         top, left = (chance.below(room + 1, axis) for axis, room in rooms.items())
         return top, left
 
-    def normalize(
-        self, images: Tensor, dtype: torch.dtype = torch.float32, *, channels_last: bool = True
-    ) -> Tensor:
+    def normalize(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Scale a batch to what the weights were trained on: (x / 255 - mean) / std.
 
         Args:
             images: uint8 (B, 3, S, S), on any device.
             dtype: Of the result; computed in float32.
-            channels_last: Memory format of the result, the faster one for convolutions.
 
         Returns:
-            (B, 3, S, S) on the same device.
+            (B, 3, S, S) on the same device, channels last: the faster format for convolutions.
         """
         mean, std = (
             torch.tensor(values, device=images.device).view(1, 3, 1, 1)
             for values in (self.mean, self.std)
         )
         scaled: Tensor = torch.addcmul(-mean / std, images, 1 / (255 * std))
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        return scaled.to(dtype, memory_format=layout)
+        return scaled.to(dtype, memory_format=torch.channels_last)
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON values; `from_dict` reads them back."""

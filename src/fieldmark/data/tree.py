@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fieldmark.data.dataset import PARTS, Photo, PhotoSet, is_photo, listed, photo_set, suffixes
-from fieldmark.errors import DataError
+from fieldmark.errors import DataError, count_of
 
-_PART_OF = {
+PART_OF = {
     "train": "train",
     "training": "train",
     "test": "test",
@@ -70,18 +70,18 @@ def read_parts(folder: Path) -> PhotoSet:
 
 def is_in_parts(folder: Path) -> bool:
     """Whether all folders are named like splits, one of them like train."""
-    names = [_PART_OF.get(entry.name.lower()) for entry in _entries(folder)[0]]
+    names = [PART_OF.get(entry.name.lower()) for entry in _entries(folder)[0]]
     return "train" in names and None not in names
 
 
 def _parts(folder: Path, entries: list[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for entry in entries:
-        part = _PART_OF.get(entry.name.lower())
+        part = PART_OF.get(entry.name.lower())
         if part is None:
             raise DataError(
                 f"`{folder}` holds `{entry.name}` beside its parts. In the layout `splits` every "
-                f"folder is one of {', '.join(_PART_OF)}."
+                f"folder is one of {', '.join(PART_OF)}."
             )
         if part in found:
             raise DataError(
@@ -118,7 +118,8 @@ def _check_none_is_empty(folder: Path, photos: list[Photo], names: list[str]) ->
     empty = [name for label, name in enumerate(names) if label not in filled]
     if empty:
         raise DataError(
-            f"{len(empty)} class folder(s) of `{folder}` hold no photos: {listed(empty)}. "
+            f"Of `{folder}` {count_of(len(empty), 'class folder holds', 'class folders hold')} no "
+            f"photos: {listed(empty)}. "
             f"Put photos in ({suffixes()}) or remove the folder."
         )
 
@@ -133,7 +134,7 @@ def _check_class_folders(folder: Path, class_folders: list[Path], loose_photos: 
         hint = f"Did you mean `{folder / nested[0]}`?" if nested else arrange
         found = f"only one class folder (`{names[0]}`)" if names else "no class folders"
         raise DataError(f"`{folder}` holds {found}; at least two classes are needed. {hint}")
-    if {name.lower() for name in names} <= _PART_OF.keys():
+    if {name.lower() for name in names} <= PART_OF.keys():
         raise DataError(
             f"The folders of `{folder}` ({listed(names)}) are named like splits, not classes. Use "
             f"`layout: splits` if that is what they are, or rename them."

@@ -20,7 +20,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from fieldmark.data.dataset import Photo, listed
+from fieldmark.errors import count_of
 
+_STAND = "photo stands", "photos stand"
 NEAR = 44  # most bits of 256 that may differ; in those pairs the next one up, two crows, is at 66
 _SIDE = 16  # of the square of frequencies
 _THUMBNAIL = 64
@@ -76,7 +78,7 @@ def twin_notes(parts: Parts, hashes: Mapping[str, str], class_names: Sequence[st
     ]
     if across:
         notes.append(
-            f"{len(across)} photo(s) are byte for byte in more than one part: "
+            f"{count_of(len(across), *_STAND)} in more than one part, byte for byte: "
             f"{listed(across, between='; ')}"
         )
     torn = [
@@ -86,7 +88,7 @@ def twin_notes(parts: Parts, hashes: Mapping[str, str], class_names: Sequence[st
     ]
     if torn:
         notes.append(
-            f"{len(torn)} photo(s) are byte for byte in more than one class: "
+            f"{count_of(len(torn), *_STAND)} in more than one class, byte for byte: "
             f"{listed(torn, between='; ')}"
         )
     return notes
@@ -143,9 +145,10 @@ def near_twin_notes(
             f"{pair.part}: {pair.photo.key} ~ {pair.earlier_part}: {pair.earlier.key} "
             f"({pair.distance}{apart})"
         )
+    counted = count_of(len(pairs), "photo looks", "photos look")
     return [
-        f"{len(pairs)} photo(s) look nearly like one of an earlier part (differing bits of "
-        f"{_SIDE**2} in brackets, {NEAR} at most): {listed(told, between='; ')}"
+        f"{counted} nearly like one of an earlier part (differing bits of {_SIDE**2} in brackets, "
+        f"{NEAR} at most): {listed(told, between='; ')}"
     ]
 
 

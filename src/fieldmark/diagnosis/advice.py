@@ -44,6 +44,12 @@ def _gentler(stage: Stage, _: Finding) -> Changes:
     return {"lr": float(f"{stage.lr / 10:.3g}"), "schedule": schedule | {"warmup": "10 %"}}
 
 
+def _freer(stage: Stage, finding: Finding) -> Changes:
+    """Three times the rate; of an exact head, which has none, a tenth of the decay."""
+    is_exact = stage.solver == "lbfgs"
+    return (_times("weight_decay", 0.1) if is_exact else _times("lr", 3))(stage, finding)
+
+
 def _cut(_: Stage, finding: Finding) -> Changes:
     return {"length": f"{float(finding.numbers['cut']):.0f} epochs"}
 
@@ -60,7 +66,7 @@ def _clipped(_: Stage, finding: Finding) -> Changes:
 
 # Check -> what to change in its stage.
 CHANGES: Mapping[str, Callable[[Stage, Finding], Changes]] = {
-    "lr_too_low": _times("lr", 10),
+    "lr_too_low": lambda _, finding: {"lr": float(f"{finding.numbers['higher']:.3g}")},
     "lr_too_high": _times("lr", 0.1),
     "rate_far_above_range": lambda _, finding: {"lr": float(f"{finding.numbers['lower']:.2g}")},
     "diverged_early": _gentler,
@@ -72,7 +78,7 @@ CHANGES: Mapping[str, Callable[[Stage, Finding], Changes]] = {
     "too_short": _length(2),
     "too_long": _cut,
     "second_half_idle": _cut,
-    "underfitting": _times("lr", 3),
+    "underfitting": _freer,
     "overfitting": lambda *_: {"label_smoothing": 0.1},
     "overconfident": lambda *_: {"label_smoothing": 0.1},
     "restless_val": _calmer,

@@ -97,13 +97,13 @@ def _gains(stage: StageEvidence, loss: Curve) -> tuple[dict[str, Number], float]
     "epoch",
     "split",
     label="Far more epochs than needed",
-    title="Stage {stage} took {epochs:.0f} epochs; top-1 on `{split}` was within chance of its end "
+    title="Stage {stage} took {epochs:.0f} epochs; top-1 on {split} was within chance of its end "
     "after {needed:.0f} ({reached:.1%}, then {end:.1%}).",
     cause="The stage is longer than val can make use of.",
     advice="Cut the length to some {cut:.0f} epochs, the schedule with it, and spend the time on "
     "other settings. Do not tune the length in a study.",
     refuted_by="Cut to {cut:.0f} epochs val is worse by more than chance.",
-    otherwise="top-1 on `{split}` comes within chance of its end after {needed:.0f} of "
+    otherwise="top-1 on {split} comes within chance of its end after {needed:.0f} of "
     "{epochs:.0f} epochs",
 )
 @any_stage
@@ -119,12 +119,12 @@ def too_long(stage: StageEvidence) -> Seen:
     "epoch",
     "split",
     label="A second half that changes nothing",
-    title="In stage {stage} top-1 on `{split}` was within chance of its end after {needed:.0f} of "
+    title="In stage {stage} top-1 on {split} was within chance of its end after {needed:.0f} of "
     "{epochs:.0f} epochs ({reached:.1%}, then {end:.1%}).",
     cause="The stage is longer than val can make use of.",
     advice="A length of {cut:.0f} epochs, the schedule with it, should do.",
     refuted_by="Cut to {cut:.0f} epochs val is worse by more than chance.",
-    otherwise="top-1 on `{split}` comes within chance of its end after {needed:.0f} of "
+    otherwise="top-1 on {split} comes within chance of its end after {needed:.0f} of "
     "{epochs:.0f} epochs",
 )
 @any_stage

@@ -25,7 +25,7 @@ FEW_PHOTOS, MOVED = 10, 0.05  # of a class, and how far they move
     "interval {low_points:+.1f} to {high_points:+.1f}); the best of {cells} owes some "
     "{luck_points:.1f} to luck.",
     cause="Of many equal cells one is always first.",
-    advice="Take the simpler or cheaper of the two, or run both with more seeds.",
+    advice="Take the simpler or cheaper of the two best cells, or run both with more seeds.",
     refuted_by="With more seeds the lead's interval leaves out 0.",
     otherwise="the best leads the second by {lead_points:.1f} points, more than chance",
 )

@@ -18,7 +18,7 @@ SURE = 2.0  # standard errors
     "calibration error",
     "top-1",
     label="Over-confidence without worse decisions",
-    title="The loss on `{split}` rises from {lowest:.2f} to {end:.2f} nats, but top-1 holds at "
+    title="The loss on {split} rises from {lowest:.2f} to {end:.2f} nats, but top-1 holds at "
     "{top1:.1%} (best {best:.1%}): over-confidence, no worse decisions.",
     cause="Probabilities go to 0 and 1 while the same photos are named rightly.",
     advice="Do not call it overfitting and do not stop for it. If probabilities matter, use label "
@@ -26,7 +26,7 @@ SURE = 2.0  # standard errors
     "top-1 or loss.",
     refuted_by="Top-1 on photos never used for a choice is better at step {step:,} than at the "
     "end.",
-    otherwise="the loss on `{split}` ends at {end:.2f} nats, its lowest was {lowest:.2f}",
+    otherwise="the loss on {split} ends at {end:.2f} nats, its lowest was {lowest:.2f}",
 )
 @last_stage
 def overconfident(stage: StageEvidence) -> Seen:
@@ -58,13 +58,13 @@ def overconfident(stage: StageEvidence) -> Seen:
     "calibration error",
     "nat",
     label="Probabilities worse than a guess",
-    title="Top-1 on `{split}` is {top1:.1%}, but its loss is {loss:.2f} nats, and guessing at "
+    title="Top-1 on {split} is {top1:.1%}, but its loss is {loss:.2f} nats, and guessing at "
     "random costs {guessing:.2f}: where the model is wrong, it is certain.",
     cause="Logits have grown far too large: lr too high, or trained on for too long without decay.",
     advice="Lower lr or train for less if probabilities matter; label smoothing and some weight "
     "decay keep logits small. The order of the classes may be fine as it is.",
-    refuted_by="At a tenth of the rate the loss on `{split}` stays above {guessing:.2f} nats.",
-    otherwise="the loss on `{split}` is {loss:.2f} nats, guessing at random costs {guessing:.2f}",
+    refuted_by="At a tenth of the rate the loss on {split} stays above {guessing:.2f} nats.",
+    otherwise="the loss on {split} is {loss:.2f} nats, guessing at random costs {guessing:.2f}",
 )
 @last_stage
 def worse_than_guessing(stage: StageEvidence) -> Seen:

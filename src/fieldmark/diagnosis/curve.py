@@ -130,8 +130,8 @@ def fall_left(curve: Curve, progress: Values) -> float | None:
     """What share of a curve's whole fall came in the second half of its progress.
 
     0.5 of a straight line, which has far to go; near 0 of one that has arrived. None where it did
-    not fall, or had been lower halfway or higher than at first: what falls then is what a high rate
-    had thrown up.
+    not fall, was not seen in the first half, or had been lower halfway or higher than at first:
+    what falls then is what a high rate had thrown up.
 
     Progress is the learning rate added up over steps, from 0 to 1: counted in it a schedule that
     ends at 0 does not make a curve look as if it had arrived.
@@ -143,7 +143,9 @@ def fall_left(curve: Curve, progress: Values) -> float | None:
     whole, halfway = curve.first - curve.last, middle(curve, progress)
     before = curve.values[progress <= 0.5]
     slack = STEADY * whole
-    if whole <= 0 or before.min() < halfway - slack or before.max() > curve.first + slack:
+    if whole <= 0 or not len(before):
+        return None
+    if before.min() < halfway - slack or before.max() > curve.first + slack:
         return None
     return (halfway - curve.last) / whole
 

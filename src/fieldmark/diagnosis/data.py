@@ -8,9 +8,10 @@ from fieldmark.diagnosis.curve import share_error
 from fieldmark.diagnosis.evidence import RunEvidence
 from fieldmark.diagnosis.finding import Check, Number, Place, Seen, check, clear, fires, unknown
 
+_PHOTOS = r"([\d,]+) photo(?:s|\(s\))?"  # as notes count them now, and in older runs
 COPIES = {
-    "exact": r"(\d+) photo\(s\) are byte for byte in more than one part",
-    "near": r"(\d+) photo\(s\) look nearly like one of an earlier part",
+    "exact": rf"{_PHOTOS} (?:stands?|are byte for byte) in more than one part",
+    "near": rf"{_PHOTOS} looks? nearly like one of an earlier part",
 }
 MANY_EXACT, MANY_NEAR = 0.01, 0.05  # of val; near ones may be two photos alike; ours
 SAME = 0.02  # of top-1: two ways to the same numbers differ by rounding alone
@@ -43,7 +44,7 @@ def copies_across_splits(run: RunEvidence) -> Seen:
         return unknown("not_recorded", key="audit of the photos")
     text = "\n".join(run.notes)
     counts = {
-        kind: int(found[1]) if (found := re.search(pattern, text)) else 0
+        kind: int(found[1].replace(",", "")) if (found := re.search(pattern, text)) else 0
         for kind, pattern in COPIES.items()
     }
     share = (counts["exact"] + counts["near"]) / val
@@ -109,13 +110,13 @@ def _class_counts(run: RunEvidence) -> dict[str, list[int]]:
     "top-1",
     "mean-class top-1",
     label="Frequent classes carrying the rest",
-    title="Top-1 on `{split}` is {top1:.1%}, but {mean_class:.1%} as the mean over classes: rare "
+    title="Top-1 on {split} is {top1:.1%}, but {mean_class:.1%} as the mean over classes: rare "
     "classes do worse ({few} of {classes} classes have fewer than 10 photos there).",
     cause="Classes have very different numbers of photos.",
     advice="Judge by mean-class top-1. Try `sampling: balanced` or `class_weights: balanced`, and "
     "read single classes as k of n photos.",
     refuted_by="With equal numbers of val photos a class the two agree.",
-    otherwise="top-1 on `{split}` is {top1:.1%}, the mean over classes {mean_class:.1%}",
+    otherwise="top-1 on {split} is {top1:.1%}, the mean over classes {mean_class:.1%}",
 )
 def classes_apart(run: RunEvidence) -> Seen:
     """Top-1 against macro accuracy, from the photos themselves."""
@@ -169,7 +170,7 @@ def val_seen_through_chance(run: RunEvidence) -> Seen:
     "checkpoint",
     "split",
     label="Evaluation that does not repeat",
-    title="At its last step the run noted {noted:.1%} top-1 on `{split}`, and the predictions it "
+    title="At its last step the run noted {noted:.1%} top-1 on {split}, and the predictions it "
     "kept of the same photos give {kept:.1%}.",
     cause="Val photos are changed at random, or other weights were kept than measured.",
     advice="Run `fieldmark eval` twice; where it differs, look at the view of evaluation.",

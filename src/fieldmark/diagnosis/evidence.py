@@ -1,5 +1,6 @@
 """What checks look at: a run's curves by stage and what else it recorded; a study's cells."""
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ class StageEvidence:
         split: What it was judged by: `val`, or `out_of_fold`.
         trains_backbone: Whether any of the backbone moved; None where not known.
         note: What the manifest notes of it.
+        band: Lowest and highest rate worth trying, by a rehearsal that speaks for it; None: none.
     """
 
     name: str
@@ -49,6 +51,7 @@ class StageEvidence:
     split: str
     trains_backbone: bool | None = None
     note: Mapping[str, Any] = field(default_factory=dict)
+    band: tuple[float, float] | None = None
 
     def curve(self, key: str) -> Curve:
         """One metric's curve; empty where it was not recorded."""
@@ -203,7 +206,8 @@ def gather(run: Run, rehearsal: Path | None = None, recipe: Recipe | None = None
     known = {stage.name: stage for stage in recipe.stages} if recipe else {}
     notes = {note.get("name"): note for note in run.manifest.get("stages", ())}
     split, counts = judged_by(run), _counts(run)
-    records = run.metrics()
+    records, rehearsed = run.metrics(), read_rehearsal(rehearsal or run.folder)
+    bands = {stage: test.get("band") for stage, test in rehearsed.get("range", {}).items()}
     stages = []
     for number, span in enumerate(run.stages):
         mine = records.filter(pl.col("stage") == span.name)
@@ -220,9 +224,10 @@ def gather(run: Run, rehearsal: Path | None = None, recipe: Recipe | None = None
                 split,
                 _trains_backbone(recipe, span.name),
                 notes.get(span.name, {}),
+                tuple(bands[span.name]) if bands.get(span.name) else None,
             )
         )
-    return RunEvidence(run, recipe, tuple(stages), read_rehearsal(rehearsal or run.folder))
+    return RunEvidence(run, recipe, tuple(stages), rehearsed)
 
 
 def _recipe(run: Run) -> Recipe | None:
@@ -244,7 +249,8 @@ def _counts(run: Run) -> dict[str, int]:
     counts = {name: int(count) for name, count in run.manifest.get("counts", {}).items()}
     for path in (run.folder / "predictions").glob("*.parquet"):
         if path.stem not in counts:
-            counts[path.stem] = pl.scan_parquet(path).select(pl.len()).collect().item()
+            content = io.BytesIO(path.read_bytes())  # its name may be no Unicode
+            counts[path.stem] = len(pl.read_parquet(content, columns=["path"]))
     return counts
 
 

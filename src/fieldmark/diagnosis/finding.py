@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
 
-from fieldmark.language import Said, Words, setting_words, settings_words
+from fieldmark.language import Said, Words, metric_words, said, setting_words, settings_words
 from fieldmark.studies.mislabelled import Suspect
+from fieldmark.studies.trial import OUT_OF_FOLD
 
 Outcome = Literal["fires", "does not", "cannot tell"]
 Severity = Literal["problem", "warning", "note"]
@@ -24,7 +25,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
     {
         "not_recorded": "the record has no `{key}`",
         "too_few": "it takes {needed} records of `{key}`, there are {found}",
-        "too_few_photos": "it takes {needed} photos in `{split}`, there are {found}",
+        "too_few_photos": "it takes {needed} photos in {split}, there are {found}",
         "one_stage": "it takes two stages, there is {found}",
         "no_backbone_trained": "no stage trains the backbone",
         "not_rehearsed": "it was not tried beforehand: `fieldmark rehearse {recipe}` does",
@@ -33,7 +34,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "too_few_cells": "it takes {needed} finished cells, there are {found}",
         "ended_early": "the run was ended early: {why}",
         "takes_no_steps": "stage {stage} finds its minimum and takes no steps",
-        "one_step": "nothing was trained for long enough: {found} step(s)",
+        "one_step": "nothing was trained for long enough; steps: {found}",
         "not_finite": "`{key}` is not finite at step {step}, which is told elsewhere",
     }
 )
@@ -257,7 +258,8 @@ class Check(Generic[Evidence]):
         seen = self.look(evidence)
         there, texts = seen.outcome == "fires", self.texts
 
-        english = {name: Words("en").word(each) for name, each in seen.words.items()}
+        words = {**_words_of(seen.numbers), **seen.words}
+        english = {name: Words("en").word(each) for name, each in words.items()}
 
         def say(template: str) -> str:
             return template.format(**{**seen.numbers, **english})
@@ -277,9 +279,19 @@ class Check(Generic[Evidence]):
             why_not=say(REASONS[seen.reason] if why_not is None else why_not),
             reason=seen.reason,
             terms=self.terms,
-            words=seen.words,
+            words=words,
             suspects=seen.suspects,
         )
+
+
+def _words_of(numbers: Mapping[str, Number]) -> dict[str, Worded]:
+    """What a reader calls the photos and the metric of a run that was judged by folds."""
+    words: dict[str, Worded] = {}
+    if numbers.get("split") == OUT_OF_FOLD:
+        words["split"] = said(f"split.{OUT_OF_FOLD}")
+    if str(numbers.get("key")).startswith(f"{OUT_OF_FOLD}/"):
+        words["key"] = metric_words(str(numbers["key"]))
+    return words
 
 
 def check(

@@ -25,7 +25,7 @@ THIRDS_SURE, LOOKS_SURE = 2.5, 3.5  # where three thirds, or all looks, are trie
     "minitrain",
     "weight decay",
     label="Overfitting that costs accuracy",
-    title="Top-1 on `{split}` falls from {best:.1%} at step {best_step:,} to {end:.1%}, while "
+    title="Top-1 on {split} falls from {best:.1%} at step {best_step:,} to {end:.1%}, while "
     "that on minitrain goes on to {train:.1%}: {lost_points:.1f} points, of which "
     "{chance_points:.1f} could be chance.",
     cause="Too little holds the model back for so long a training.",
@@ -33,7 +33,7 @@ THIRDS_SURE, LOOKS_SURE = 2.5, 3.5  # where three thirds, or all looks, are trie
     "order: more photos, augmentation, label smoothing, dropout, weight decay, a shorter vector, "
     "a shorter stage. Train anew before settings are compared.",
     refuted_by="With a stage that ends at step {best_step:,} val is no better than now.",
-    otherwise="top-1 on `{split}` ends {lost_points:.1f} points below its best, and up to "
+    otherwise="top-1 on {split} ends {lost_points:.1f} points below its best, and up to "
     "{chance_points:.1f} could be chance",
 )
 @last_stage
@@ -68,13 +68,13 @@ def overfitting(stage: StageEvidence) -> Seen:
     "minitrain",
     "epoch",
     label="Training photos known by heart, at no cost",
-    title="Top-1 is {train:.1%} on minitrain and {val:.1%} on `{split}`, and val does not fall: "
+    title="Top-1 is {train:.1%} on minitrain and {val:.1%} on {split}, and val does not fall: "
     "the photos are known by heart, and that costs nothing by itself.",
     cause="A model with more numbers than photos learns all of them.",
     advice="Judge by val, not by the gap. It was as good by step {step:,} as at the end: a "
     "shorter stage saves time. More photos or augmentation may raise val.",
     refuted_by="Stronger regularisation closes the gap and val rises by more than chance.",
-    otherwise="top-1 is {train:.1%} on minitrain and {val:.1%} on `{split}`",
+    otherwise="top-1 is {train:.1%} on minitrain and {val:.1%} on {split}",
 )
 @last_stage
 def memorised(stage: StageEvidence) -> Seen:
@@ -119,14 +119,14 @@ def _ends(stage: StageEvidence) -> Seen | tuple[float, float, float]:
     "minitrain",
     "frozen",
     label="Underfitting",
-    title="Top-1 on minitrain is only {train:.1%}, and `{split}` with {val:.1%} is no more than "
+    title="Top-1 on minitrain is only {train:.1%}, and {split} with {val:.1%} is no more than "
     "chance apart: the model does not even fit what it was shown.",
     cause="Too much is frozen, too much holds it back (augmentation, decay), the stage is too "
     "short, or lr too low; or many labels are wrong.",
     advice="First make it fit: raise lr or the length, cut decay and augmentation, let the "
     "next stage train all layers, take larger photos. Regularise afterwards.",
     refuted_by="With ten times the steps and no regularisation minitrain stays at {train:.0%}.",
-    otherwise="top-1 is {train:.1%} on minitrain and {val:.1%} on `{split}`; at "
+    otherwise="top-1 is {train:.1%} on minitrain and {val:.1%} on {split}; at "
     "least {chance_points:.1f} points apart would be more than chance",
 )
 @last_stage
@@ -154,13 +154,13 @@ def underfitting(stage: StageEvidence) -> Seen:
     "running loss",
     "minitrain",
     label="Val better than the running training loss",
-    title="The loss on `{split}`, {val:.2f} nats, is below the running training loss, "
+    title="The loss on {split}, {val:.2f} nats, is below the running training loss, "
     "{running:.2f}, all along: harmless.",
     cause="Augmentation, mixing, dropout and label smoothing make training photos harder, and the "
     "running loss is averaged over weights that were still worse.",
     advice="Nothing to do. Compare with minitrain ({clean:.2f} nats), which is seen as val is.",
-    refuted_by="The loss on minitrain is above that on `{split}` too: then see `val_above_train`.",
-    otherwise="the running loss ends at {running:.2f} nats, that on `{split}` at {val:.2f}",
+    refuted_by="The loss on minitrain is above that on {split} too: then see `val_above_train`.",
+    otherwise="the running loss ends at {running:.2f} nats, that on {split} at {val:.2f}",
 )
 @last_stage
 def val_above_running_train(stage: StageEvidence) -> Seen:
@@ -191,14 +191,14 @@ def val_above_running_train(stage: StageEvidence) -> Seen:
     "minitrain",
     "split",
     label="Val better than training photos seen alike",
-    title="From step {first:,} to {last:,} top-1 on `{split}` is {val:.1%}, on minitrain only "
+    title="From step {first:,} to {last:,} top-1 on {split} is {val:.1%}, on minitrain only "
     "{train:.1%}: {lead_points:.1f} points more, of which {chance_points:.1f} could be chance.",
     cause="Wrong labels in train, photos of val in train, or a val that is easier.",
     advice="Look at the photos of minitrain it calls something else with confidence: are their "
     "labels right? Then look for copies across the splits (the run's notes name them), and at "
     "the classes' counts.",
     refuted_by="Another `split_seed` and the lead is gone: then this val is just easier.",
-    otherwise="top-1 on `{split}` is {lead_points:+.1f} points from that on minitrain at most, "
+    otherwise="top-1 on {split} is {lead_points:+.1f} points from that on minitrain at most, "
     "and {chance_points:.1f} could be chance",
 )
 @any_stage

@@ -24,7 +24,6 @@ WAS_FALLING = 0.1  # of a fall in the second half of its way; ours
 WORTH_IT = 0.02  # of the loss it began with; ours
 HELD = 0.4  # of the loss it began with; ours
 SHORT_MEMORY = 0.25  # of the stage's steps; ours
-NOISY = 3.0  # times apart; ours
 
 
 def _at_full_rate(stage: StageEvidence, curve: Curve) -> Curve:
@@ -53,9 +52,8 @@ def _move(stage: StageEvidence) -> float:
     title="In stage {stage} the loss on minitrain falls from {start:.2f} to only {end:.2f} nats in "
     "{epochs:.0f} epochs, nearly in a straight line, and was still falling at its end (lr {lr:g}).",
     cause="The learning rate is too low: steps are too small to get there in time.",
-    advice="Raise lr to {higher:g}, then again, or find a band with `fieldmark rehearse`. Longer "
-    "training does the same at a higher price.",
-    refuted_by="At ten times the rate the loss falls no faster.",
+    advice="Raise lr to {higher:.3g}, {why}. Longer training does the same at a higher price.",
+    refuted_by="At lr {higher:.3g} the loss falls no faster.",
     otherwise="the loss on minitrain falls from {start:.2f} to {end:.2f} nats, {left:.0%} of it "
     "in the second half of the stage",
 )
@@ -68,14 +66,17 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     if stage.epochs is None or stage.settings is None:
         return unknown("not_recorded", key="recipe")
     left = fall_left(loss, stage.progress(loss.steps))
-    move = _move(stage)
+    move, lr = _move(stage), stage.settings.lr
+    low, high = stage.band or (0.0, 10 * lr)
+    why = said("rates.of_band", low=low, high=high) if stage.band else said("rates.step_by_step")
     numbers: dict[str, Number] = {
         "stage": stage.name,
         "start": loss.first,
         "end": loss.last,
         "epochs": stage.epochs,
-        "lr": stage.settings.lr,
-        "higher": 10 * stage.settings.lr,
+        "lr": lr,
+        "higher": high,
+        "why": "band" if stage.band else "ten times",
         "left": left or 0.0,
     }
     if move:
@@ -84,8 +85,8 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     if stage.number:  # a head that is there already leaves little to fall
         barely = barely and 0 < move < SMALL_MOVE
     straight = left is not None and STRAIGHT[0] < left < STRAIGHT[1]
-    if straight and barely and not _lowered(stage):
-        return fires(loss.place(), **numbers)
+    if straight and barely and lr < high and not _lowered(stage):
+        return fires(loss.place(), **numbers).in_words(why=why)
     return clear(**numbers)
 
 

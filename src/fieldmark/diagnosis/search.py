@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from fieldmark.diagnosis.finding import Check, Seen, check, clear, fires, unknown
 from fieldmark.diagnosis.study_evidence import StudyEvidence
+from fieldmark.errors import RecipeError
 from fieldmark.language import axis_words
 from fieldmark.studies.space import Axis
 from fieldmark.studies.table import Summary
@@ -34,9 +35,10 @@ def many_infeasible(evidence: StudyEvidence) -> Seen:
     runs = failed + sum(summary.seeds for _, summary in evidence.cells)
     if runs < FEWEST_RUNS:
         return unknown("too_few_cells", needed=FEWEST_RUNS, found=runs)
-    reasons = [summary.reason for _, summary in evidence.cells if summary.reason]
     if failed > INFEASIBLE * runs:
-        return fires(failed=failed, runs=runs, reason=reasons[0][:160])
+        results = evidence.study.results().values()
+        reason = next(str(result.reason) for result in results if result.status == "failed")
+        return fires(failed=failed, runs=runs, reason=reason[:160])
     return clear(failed=failed, runs=runs)
 
 
@@ -58,10 +60,20 @@ def _edges(evidence: StudyEvidence, axes: Sequence[Axis]) -> Iterator[tuple[Axis
         else:
             margin = OUTER * (high - low) if axis.space else 0.0
             sides = (at <= low + margin, at >= high - margin)
-        if sides[0] and low > 0:  # nothing lies below 0
+        if sides[0] and low > 0 and _may_be(evidence, axis, "low"):  # nothing lies below 0
             yield axis, "low", at
-        if sides[1]:
+        if sides[1] and _may_be(evidence, axis, "high"):
             yield axis, "high", at
+
+
+def _may_be(evidence: StudyEvidence, axis: Axis, side: str) -> bool:
+    """Whether a recipe takes the next setting out: some keys have a least or a most."""
+    point = evidence.finished[0][0].points[0]
+    try:
+        evidence.study.design.recipe({**point, axis.name: _further(evidence, axis, side)})
+    except RecipeError:
+        return False
+    return True
 
 
 def _better_than_inside(evidence: StudyEvidence, axis: Axis) -> bool:
@@ -109,17 +121,23 @@ def _at_the_edge(evidence: StudyEvidence, axis: Axis, side: str, at: float) -> S
 
 
 def _further(evidence: StudyEvidence, axis: Axis, side: str) -> float:
-    """The next setting out: as many times as the last step, or as far; of a space, three times."""
-    if axis.space:
-        at = float(evidence.finished[0][0].points[0][axis.name])
-        return at / 3 if side == "low" else at * 3
+    """The next setting out: as many times as the last step, or as far; of a space, three times.
+
+    A whole number where all that were tried are.
+    """
     values = evidence.settings(axis)
     above = [value for value in values if value > 0]  # 0 is no step below the others
-    if len(above) > 1 and above[-1] / above[0] > 4:
+    if axis.space:
+        at = float(evidence.finished[0][0].points[0][axis.name])
+        found = at / 3 if side == "low" else at * 3
+    elif len(above) > 1 and above[-1] / above[0] > 4:
         first, second = above[:2] if side == "low" else above[:-3:-1]
-        return float(f"{first * first / second:.3g}")
-    first, second = values[:2] if side == "low" else values[:-3:-1]
-    return 2 * first - second
+        found = first * first / second
+        found = found if found.is_integer() else float(f"{found:.3g}")
+    else:
+        first, second = values[:2] if side == "low" else values[:-3:-1]
+        found = 2 * first - second
+    return round(found) if all(isinstance(value, int) for value in values) else found
 
 
 @check(
@@ -200,7 +218,7 @@ def rate_capped_by_divergence(evidence: StudyEvidence) -> Seen:
     advice="Ask for 20 trials or more (`search.trials=20`), quasi-random, or free fewer "
     "dimensions; with under ten trials tune lr alone and fix the rest.",
     refuted_by="Twenty more trials have their best at the same place.",
-    otherwise="{trials} trials over {spaces} free dimension(s)",
+    otherwise="{trials} trials in a space of {spaces} dimensions",
 )
 def too_few_trials(evidence: StudyEvidence) -> Seen:
     """Playbook, figure 3: the best of 6 scatters far more than that of 20."""

@@ -79,7 +79,7 @@ def trend(curve: Curve) -> float:
     "top-1",
     "lr",
     label="Restless val accuracy",
-    title="Late in stage {stage} top-1 on `{split}` moves by {spread_points:.1f} points from one "
+    title="Late in stage {stage} top-1 on {split} moves by {spread_points:.1f} points from one "
     "look to the next; {photos} photos alone explain {error_points:.1f}.",
     cause="The learning rate is too high late, or batches are too small.",
     advice="Let lr fall to 0 (`schedule: cosine`), average the weights (`average: 0.99`) or take "
@@ -117,7 +117,7 @@ def restless_val(stage: StageEvidence) -> Seen:
     "epoch",
     "split",
     label="Val accuracy that comes and goes in a rhythm",
-    title="Top-1 on `{split}` swings by {swing_points:.1f} points every {period:.1f} looks.",
+    title="Top-1 on {split} swings by {swing_points:.1f} points every {period:.1f} looks.",
     cause="The training photos are not shuffled, or `val` is partly trained on.",
     advice="Look at the split (`split.json`) and at the order of the photos.",
     refuted_by="The rhythm stays with another seed and other batches.",

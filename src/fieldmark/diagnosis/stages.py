@@ -20,13 +20,13 @@ MOVED = "moved parameters it had frozen"
     "stage",
     "checkpoint",
     label="Hand-over between stages",
-    title="Stage {before} ends at {ended:.1%} top-1 on `{split}`, and stage {stage} begins at "
+    title="Stage {before} ends at {ended:.1%} top-1 on {split}, and stage {stage} begins at "
     "{begins:.1%} before its first step.",
     cause="Other weights, other transforms or another mode of BatchNorm: nothing was trained in "
     "between.",
     advice="Check which weights the stage starts from and that both see val alike.",
     refuted_by="`fieldmark eval` of both gives the same number.",
-    otherwise="stage {stage} begins at {begins:.1%} top-1 on `{split}`, where {before} ended at "
+    otherwise="stage {stage} begins at {begins:.1%} top-1 on {split}, where {before} ended at "
     "{ended:.1%}",
 )
 def handover_differs(run: RunEvidence) -> Seen:
@@ -59,14 +59,14 @@ def handover_differs(run: RunEvidence) -> Seen:
     "lr",
     "warm-up",
     label="Stage that loses what the one before had learned",
-    title="Stage {stage} begins at {begins:.1%} top-1 on `{split}`, is at {first:.1%} at its "
+    title="Stage {stage} begins at {begins:.1%} top-1 on {split}, is at {first:.1%} at its "
     "first look and ends at {end:.1%}.",
     cause="Its learning rate is too high for weights that are trained already, or the batches are "
     "too small for moving BatchNorm statistics.",
     advice="Lower the stage's lr ten- to a hundredfold (now {lr:g}), give it a warm-up of 10 to 20 "
     "%, and keep `batch_norm: frozen`.",
     refuted_by="At a tenth of the rate it falls as far.",
-    otherwise="stage {stage} begins at {begins:.1%} top-1 on `{split}`, is at {first:.1%} at its "
+    otherwise="stage {stage} begins at {begins:.1%} top-1 on {split}, is at {first:.1%} at its "
     "first look and ends at {end:.1%}",
 )
 def stage_collapses(run: RunEvidence) -> Seen:

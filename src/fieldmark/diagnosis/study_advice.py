@@ -63,7 +63,8 @@ def _asked(study: Study, finding: Finding) -> Asked | None:
         return Asked((f"seeds={file.seeds + more}",), more * len(study.cells))
     if finding.check == "too_few_trials":
         trials = max(20, 2 * file.search.trials)
-        return Asked((f"search.trials={trials}",), (trials - file.search.trials) * file.seeds)
+        more = (trials - file.search.trials) * len(study.design.grid())
+        return Asked((f"search.trials={trials}",), more * file.seeds)
     if finding.check in {"best_at_the_edge", "decay_at_the_edge"}:
         number = [axis.name for axis in file.axes].index(str(finding.numbers["axis"]))
         return _wider(study, number, float(finding.numbers["next"]))

@@ -66,10 +66,10 @@ class StudyEvidence:
 
     def settings(self, axis: Axis) -> list[float]:
         """An axis's settings in rising order; none where they are no numbers."""
-        values = {cell.points[0][axis.name] for cell, _ in self.cells}
+        values = [cell.points[0][axis.name] for cell, _ in self.cells]
         if any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
             return []
-        return sorted(values)
+        return sorted(set(values))
 
     def lacks(self, needed: int) -> Seen | None:
         """Why there are not enough finished cells, if there are not."""

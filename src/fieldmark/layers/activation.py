@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldmark.errors import SettingError
+from fieldmark.layers.typed import TypedModule, widened
 
 # The bend of the square root near zero. Slope there: 1 / sqrt(eps) = 1000.
 SQRT_EPS = 1e-6
@@ -37,6 +38,8 @@ def signed_sqrt(x: Tensor, *, eps: float = SQRT_EPS, caffe_backward: bool = Fals
     networks met. This form is smooth, odd, equal to it to `eps / (2|x|)` relative, and its slope,
     at most `1 / sqrt(eps)`, is the true derivative of what forward computes.
 
+    Computed in float32 at least; what comes out has the type of x.
+
     Args:
         x: Any shape.
         eps: Where the bend sits, in units of x; positive.
@@ -44,15 +47,21 @@ def signed_sqrt(x: Tensor, *, eps: float = SQRT_EPS, caffe_backward: bool = Fals
             `0.5 / (sqrt|x| + 0.03)` backward: a slope of at most 16.7, not the derivative. Leaves
             `eps` unused.
     """
+    wide = widened(x)
     if caffe_backward:
-        root: Tensor = _CaffeSignedSqrt.apply(x)
-        return root
-    return x * (x.abs() + eps).rsqrt()
+        root: Tensor = _CaffeSignedSqrt.apply(wide)
+    else:
+        root = wide * (wide.abs() + eps).rsqrt()
+    return root.to(x.dtype)
 
 
 def l2_normalize(x: Tensor, *, eps: float = 1e-12) -> Tensor:
-    """Scale each sample to unit length, `x / max(|x|, eps)`, over the last dimension."""
-    return nn.functional.normalize(x, dim=-1, eps=eps)
+    """Scale each sample to unit length, `x / max(|x|, eps)`, over the last dimension.
+
+    Computed in float32 at least, since a sum of squares soon leaves float16's range; what comes out
+    has the type of x.
+    """
+    return nn.functional.normalize(widened(x), dim=-1, eps=eps).to(x.dtype)
 
 
 def _check_eps(eps: float) -> None:
@@ -78,8 +87,12 @@ class SignedSqrt(nn.Module):
         return f"eps={self.eps}, caffe_backward={self.caffe_backward}"
 
 
-class L2Normalize(nn.Module):
-    """`l2_normalize` as a module."""
+class L2Normalize(TypedModule):
+    """`l2_normalize` as a module.
+
+    Cast to float16 or bfloat16 it gives that, whatever it is given: here the sums of a bilinear
+    pooling, which float16 can't hold, come within reach of a linear layer cast likewise.
+    """
 
     def __init__(self, *, eps: float = 1e-12) -> None:
         super().__init__()
@@ -88,7 +101,7 @@ class L2Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., features)` in, the same out, each sample of length 1 (or 0)."""
-        return l2_normalize(x, eps=self.eps)
+        return self.as_cast(l2_normalize(x, eps=self.eps))
 
     def extra_repr(self) -> str:
         """Arguments, as in the constructor."""

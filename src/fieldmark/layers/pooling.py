@@ -3,6 +3,10 @@
 All compute in float32 at least, whatever the map's type and under autocast, and treat each
 photo alone. Bilinear poolings sum over positions, as the original layers do (average, max and
 GeM do not grow with the map; normalising after a bilinear pooling takes the scale out again).
+
+Vectors come in float32, of a float64 map in float64. A pooling that was cast, as by `.half()`,
+gives float16 or bfloat16, but for the bilinear ones: their sums of products leave float16's range,
+and stay in float32 until `L2Normalize`, cast likewise, has brought them back into it.
 """
 
 import difflib
@@ -16,11 +20,12 @@ from torch import Tensor, nn
 from fieldmark.errors import SettingError
 from fieldmark.layers.bilinear import gram, product
 from fieldmark.layers.sketch import RandomMaclaurin, TensorSketch
+from fieldmark.layers.typed import TypedModule, widened
 
 METHODS = ("tensor_sketch", "random_maclaurin")
 
 
-class Pooling(nn.Module):
+class Pooling(TypedModule):
     """What all poolings share: checks, precision, and the map as `(B, C, positions)`.
 
     Args:
@@ -29,9 +34,14 @@ class Pooling(nn.Module):
         channels2: Channels of the second map; None: one map.
         problems: What is wrong with the other arguments.
 
+    Attributes:
+        sums_products: Whether the vector may leave the range of the map's type.
+
     Raises:
         SettingError: An argument is out of range; all such are named.
     """
+
+    sums_products = False
 
     def __init__(
         self,
@@ -52,9 +62,8 @@ class Pooling(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Pool `(B, C, H, W)`, with a second map where two are taken, to `(B, out_features)`."""
         self._check(x, y)
-        maps = [x] if y is None else [x, y]
-        wide = [m.to(torch.promote_types(m.dtype, torch.float32)).flatten(2) for m in maps]
-        return self._pool(*wide)
+        pooled = self._pool(*(widened(m).flatten(2) for m in (x, y) if m is not None))
+        return pooled if self.sums_products else self.as_cast(pooled)
 
     def _pool(self, *maps: Tensor) -> Tensor:
         """Pool maps of `(B, C, positions)`, in float32 at least."""
@@ -142,7 +151,8 @@ class GeMPooling(Pooling):
         self.eps = eps
 
     def _pool(self, *maps: Tensor) -> Tensor:
-        return maps[0].clamp(min=self.eps).pow(self.p).mean(2).pow(1 / self.p)
+        p = self.p.to(maps[0].dtype)
+        return maps[0].clamp(min=self.eps).pow(p).mean(2).pow(1 / p)
 
     def _options(self) -> dict[str, object]:
         return {"p": round(self.p.item(), 4), "eps": self.eps}
@@ -157,6 +167,8 @@ class BilinearPooling(Pooling):
         channels: Channels of the map, C1; out_features = C1 C2.
         channels2: Channels of the second map, C2; None: one map, taken twice.
     """
+
+    sums_products = True
 
     def __init__(self, channels: int, *, channels2: int | None = None) -> None:
         super().__init__(channels, channels * (channels2 or channels), channels2=channels2)
@@ -181,6 +193,8 @@ class CompactBilinearPooling(Pooling):
         seed: Draws the hashes, on a private generator.
         pool: False: keep positions, `(B, sketch_dim, H, W)` out.
     """
+
+    sums_products = True
 
     def __init__(
         self,

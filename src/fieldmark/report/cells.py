@@ -10,7 +10,16 @@ from fieldmark.charts.forest import forest_data
 from fieldmark.charts.grid import Point, axis_data, heat_data
 from fieldmark.charts.rates import amount_data
 from fieldmark.errors import FieldmarkError
-from fieldmark.language import Said, axis_words, duration, metric_words, said, settings_words
+from fieldmark.language import (
+    Said,
+    axis_words,
+    duration,
+    metric_text,
+    metric_words,
+    said,
+    setting_text,
+    settings_words,
+)
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.page import CellRow, Cost, Effects, Expected, Fact, Figure, Grid
 from fieldmark.report.sentences import (
@@ -18,6 +27,7 @@ from fieldmark.report.sentences import (
     best_sentence,
     effect_sentence,
     guess_sentences,
+    outdated_sentence,
 )
 from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain, settings_of
 from fieldmark.studies.design import Cell
@@ -138,12 +148,12 @@ def study_answer(cells: CellsOf) -> list[Said]:
         told.append(best_sentence(cells.best, cells.answered[cells.best.cell].settings))
     elif cells.best_pair:
         cell, found = cells.best_pair
-        shown = f"{found.mean:.4f}" if cells.metric.endswith("loss") else f"{found.mean:.1%}"
+        shown = metric_text(cells.metric, found.mean)
         words = settings_words(settings_of(cell))
         told.append(
             said("answer.best_so_far", name=words, metric=metric_words(cells.metric), value=shown)
         )
-    return told or [said("answer.nothing_yet")]
+    return [*(told or [said("answer.nothing_yet")]), *outdated_sentence(cells.study)]
 
 
 def _joined(parts: Sequence[Said]) -> Said:
@@ -180,7 +190,7 @@ def _row(cells: CellsOf, cell: Cell, found: Summary, best: str | None) -> CellRo
     folder = finished[0].folder if finished else None
     return CellRow(
         name=cell.hash,
-        settings=[str(plain(cell.points[0][axis])) for axis in cells.axes],
+        settings=[setting_text(plain(cell.points[0][axis])) for axis in cells.axes],
         value=found.mean,
         low=low,
         high=high,
@@ -218,7 +228,12 @@ def effects_section(cells: CellsOf) -> Effects | None:
         return None
     labelled = [
         (
-            said("effect.step", axis=axis_words(effect.axis), a=str(effect.a), b=str(effect.b)),
+            said(
+                "effect.step",
+                axis=axis_words(effect.axis),
+                a=setting_text(effect.a),
+                b=setting_text(effect.b),
+            ),
             effect.verdict,
         )
         for effect in cells.effects
@@ -240,7 +255,7 @@ def study_cost(cells: CellsOf) -> Cost:
         facts.append(Fact(said("fact.per_run"), duration(seconds / runs)))
     priced = [
         (
-            ", ".join(f"{k} {plain(v)}" for k, v in cell.points[0].items()),
+            settings_words(settings_of(cell)),
             found.seconds / found.seeds,
             found.mean,
         )
@@ -256,14 +271,19 @@ def study_cost(cells: CellsOf) -> Cost:
 def _amount(cells: CellsOf) -> list[Figure]:
     """What more photos would do, where fractions of them were tried."""
     figures = []
-    for number, (others, found) in enumerate(by_amount(cells.study, cells.answered).items()):
+    for number, (others, found) in enumerate(by_amount(cells.study, cells.answered)):
         curve = fit_curve(*zip(*found, strict=True))
         rows = [
             (amount, of.top1, *wilson_interval(of.top1, of.right.shape[1])) for amount, of in found
         ]
         (now, _, _), (then, low, high) = curve.error(1), curve.error(2)
         told = said(
-            "told.amount", others=others, now=1 - now, then=1 - then, low=1 - high, high=1 - low
+            "told.amount",
+            others=settings_words(others),
+            now=1 - now,
+            then=1 - then,
+            low=1 - high,
+            high=1 - low,
         )
         foreseen = [(2.0, 1 - then, 1 - high, 1 - low)]
         data = amount_data(cells.metric, rows, foreseen)
@@ -274,4 +294,4 @@ def _amount(cells: CellsOf) -> list[Figure]:
 def expected_section(cells: CellsOf) -> Expected | None:
     """The user's guess against what came."""
     guess = score_guess(cells.study)
-    return Expected(guess_sentences(guess)) if guess else None
+    return Expected(guess_sentences(guess, cells.metric)) if guess else None

@@ -173,8 +173,9 @@ def overview(seen: Seen) -> Page:
     finished = [run for run in runs if run.status == "finished" and run.top1 is not None]
     best = max(finished, key=lambda run: run.top1 or 0.0, default=None)
     ended = [run.status != "running" for run in runs]
-    ended += [study.ended == len(study.states) for study in studies]
-    state: State = "running" if seen.under_way() else "finished" if ended else "waiting"
+    ended += [study.is_done for study in studies]
+    running = seen.under_way() or any(study.count("running") for study in studies)
+    state: State = "running" if running else "finished" if ended and all(ended) else "waiting"
     name = seen.folder.name or str(seen.folder)
     return Page(
         kind="folder",
@@ -231,8 +232,10 @@ def shown_run(study: Study) -> Run | None:
     """The run that stands for a study on its page: of the best cell, or one that was begun."""
     if best := best_run(study):
         return best
-    for found in sorted((study.folder / "cells").glob(f"*/*/{MANIFEST}")):
-        return Run(found.parent)
+    for slot in study.slots():
+        cell = study.folder / "cells" / slot.cell.hash
+        for found in sorted(cell.glob(f"seed-{slot.seed}.*/{MANIFEST}")):
+            return Run(found.parent)
     return None
 
 

@@ -265,7 +265,7 @@ class PhotoCheck:
 
     id: ClassVar[str] = "photos"
     facts: Sequence[Fact]
-    notes: Sequence[str]
+    notes: Sequence[Said | str]
     skipped: Mapping[str, str]
 
 

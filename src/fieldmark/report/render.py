@@ -14,7 +14,16 @@ from markupsafe import Markup, escape
 
 from fieldmark.charts.draw import FIXED, draw
 from fieldmark.diagnosis.finding import AMONG, Finding
-from fieldmark.language import LANGUAGES, Lang, Said, Words, axis_words, duration, metric_words
+from fieldmark.language import (
+    LANGUAGES,
+    Lang,
+    Said,
+    Words,
+    axis_words,
+    duration,
+    metric_text,
+    metric_words,
+)
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.assets import asset
 from fieldmark.report.page import Figure, Page
@@ -137,12 +146,13 @@ def environment() -> Environment:
         "capital": lambda text: text[:1].upper() + text[1:],
         "code": _code,
         "interval": wilson_interval,
-        "metric": _metric,
+        "metric": lambda value, key: metric_text(key, value),
         "percent": lambda value: f"{value:.1%}",
         "picture": _picture,
         "sparkline": _sparkline,
         "thinned": _thinned,
         "when": _when,
+        "words": _whole_words,
     }
     made.tests["sentence"] = lambda value: isinstance(value, Said)
     return made
@@ -152,6 +162,11 @@ def _breakable(name: str) -> Markup:
     """A name that may go on in the next line after what joins its words."""
     parts = re.split(r"(?<=[_\-])(?=\w)", name)
     return Markup("<wbr>").join(parts)
+
+
+def _whole_words(command: str) -> Markup:
+    """A command that is broken between its words, never after a hyphen in one of them."""
+    return Markup(" ").join(Markup("<span>{}</span>").format(word) for word in command.split(" "))
 
 
 def _code(text: str) -> Markup:
@@ -177,13 +192,6 @@ def _sparkline(values: list[float], width: int = 84, height: int = 20) -> str:
         f"{2 + n * (width - 4) / right:.1f},{height - 3 - (value - low) / span * (height - 6):.1f}"
         for n, value in enumerate(values)
     )
-
-
-def _metric(value: float | None, key: str) -> str:
-    """A value of a metric as a person reads it."""
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if key.endswith("loss") else f"{value:.1%}"
 
 
 def _thinned(values: tuple[float, ...]) -> tuple[float, ...]:

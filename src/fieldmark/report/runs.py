@@ -9,7 +9,7 @@ from fieldmark.charts.cost import stages_data
 from fieldmark.charts.curves import Mark, curves_data, recorded
 from fieldmark.checked_yaml import check_text
 from fieldmark.errors import FieldmarkError
-from fieldmark.language import Said, duration, said
+from fieldmark.language import Said, duration, recognised, said
 from fieldmark.metrics import wilson_interval
 from fieldmark.recipe import Recipe
 from fieldmark.report.evidence import Album, photo_sections
@@ -108,7 +108,7 @@ def photo_check(run: Run) -> PhotoCheck:
     facts.insert(0, Fact(said("fact.classes"), str(len(run.class_names))))
     if run.test_openings:
         facts.append(Fact(said("fact.test_openings"), str(run.test_openings)))
-    notes = [str(note) for note in run.manifest.get("notes", [])]
+    notes = [recognised(str(note), "notes") for note in run.manifest.get("notes", [])]
     return PhotoCheck(facts, notes, dict(run.manifest.get("skipped", {})))
 
 

@@ -2,9 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from fieldmark.language import Said, axis_words, said, setting_words, settings_words
+from fieldmark.diagnosis.study_advice import study_command
+from fieldmark.language import (
+    Said,
+    axis_words,
+    counted,
+    metric_words,
+    points_words,
+    said,
+    setting_text,
+    setting_words,
+    settings_words,
+)
 from fieldmark.studies.effects import Effect, Interaction, Setting
 from fieldmark.studies.selection import Best
+from fieldmark.studies.study import Study
 from fieldmark.studies.table import Guess
 from fieldmark.studies.verdict import Needs, Verdict
 
@@ -27,10 +39,10 @@ def interaction_sentence(found: Interaction) -> Said:
         first=axis_words(first),
         second=axis_words(second),
         points=abs(points),
-        a1=str(a1),
-        b1=str(b1),
-        a2=str(a2),
-        b2=str(b2),
+        a1=setting_text(a1),
+        b1=setting_text(b1),
+        a2=setting_text(a2),
+        b2=setting_text(b2),
     )
     return _judged(found.verdict, what)
 
@@ -39,7 +51,7 @@ def verdict_sentence(verdict: Verdict, a: Said | str, b: Said | str) -> Said:
     """What `Verdict.describe` says of B against A."""
     points = 100 * verdict.difference
     if verdict.answer == "noise":
-        what = said("verdict.noise", a=a, b=b, care=100 * verdict.care, points=points)
+        what = said("verdict.noise", a=a, b=b, care=points_words(verdict.care), points=points)
     else:
         key = "verdict.more" if points >= 0 else "verdict.fewer"
         what = said(key, a=a, b=b, points=abs(points))
@@ -58,30 +70,56 @@ def best_sentence(best: Best, settings: Mapping[str, Setting]) -> Said:
     )
 
 
-def guess_sentences(guess: Guess) -> list[Said]:
-    """What was expected, what came, and whether that was right."""
-    size = said("guess.size", points=100 * guess.size) if guess.size else said("list.nothing")
+def guess_sentences(guess: Guess, metric: str) -> list[Said]:
+    """What was expected, what came, and whether that was right; `metric` is what was judged by."""
+    size = said("list.nothing")
+    if guess.size:
+        size = said("guess.size", size=_size(guess.size, metric))
     expected = said(
         f"guess.{guess.direction}",
         axis=axis_words(guess.axis),
-        against=str(guess.against),
-        to=str(guess.to),
+        against=setting_text(guess.against),
+        to=setting_text(guess.to),
+        metric=metric_words(metric),
         size=size,
     )
     if guess.seen is None:
         return [expected, said("guess.nothing_yet")]
-    came = said("guess.came_alone", seen=100 * guess.seen)
+    came = said("guess.came_alone", seen=_gained(guess.seen, metric))
     if guess.low is not None and guess.high is not None:
         came = said(
             "guess.came",
-            seen=100 * guess.seen,
-            low=100 * guess.low,
-            high=100 * guess.high,
+            seen=_gained(guess.seen, metric),
+            low=_gained(guess.low, metric),
+            high=_gained(guess.high, metric),
             pairs=guess.pairs,
         )
     right = {True: "guess.right", False: "guess.wrong", None: "guess.open"}[guess.right]
-    late = [said("guess.late", count=guess.results_before)] if guess.results_before else []
+    late = [counted("guess.late", guess.results_before)] if guess.results_before else []
     return [expected, came, said(right), *late]
+
+
+def _size(size: float, metric: str) -> Said:
+    if metric.endswith("loss"):
+        return said("value.size_nats", nats=size)
+    return points_words(size)
+
+
+def _gained(difference: float, metric: str) -> Said:
+    if metric.endswith("loss"):
+        return said("value.nats", nats=difference)
+    return said("value.gained", points=100 * difference)
+
+
+def outdated_sentence(study: Study) -> list[Said]:
+    """Of finished runs that the study no longer asks for: why they don't count, and what to do."""
+    count = study.outdated()
+    if not count:
+        return []
+    told = said("answer.outdated", runs=counted("count.runs", count))
+    if study.plan().is_done:
+        return [told]
+    return [told, said("answer.ask_again", command=study_command(study))]
 
 
 def axis_answer(axis: str, effects: Sequence[Effect]) -> Said:
@@ -95,14 +133,15 @@ def axis_answer(axis: str, effects: Sequence[Effect]) -> Said:
         return said(
             "answer.matters",
             axis=axis_words(axis),
-            a=str(a),
-            b=str(b),
+            a=setting_text(a),
+            b=setting_text(b),
             points=points,
             low=low,
             high=high,
         )
     if all(effect.verdict.answer == "noise" for effect in effects):
-        return said("answer.noise", axis=axis_words(axis), care=100 * effects[0].verdict.care)
+        care = points_words(effects[0].verdict.care)
+        return said("answer.noise", axis=axis_words(axis), care=care)
     return said("answer.cannot_tell", axis=axis_words(axis))
 
 

@@ -40,7 +40,7 @@ def runs_at(seen: Seen, place: str) -> list[Path]:
     return sorted(folders)
 
 
-def choices(study: Study, place: str, a: str | None = None, b: str | None = None) -> Choices:
+def choices(study: Study, place: str) -> Choices:
     """A study's cells that have a finished run."""
     done = {result.cell for result in study.results().values() if result.status == "finished"}
     outer = "" if place == "." else f"{place}/"
@@ -49,9 +49,7 @@ def choices(study: Study, place: str, a: str | None = None, b: str | None = None
             Choice(f"{outer}{CELLS}/{cell.hash}", settings_words(cell.points[0]))
             for cell in study.cells
             if cell.hash in done
-        ],
-        a,
-        b,
+        ]
     )
 
 

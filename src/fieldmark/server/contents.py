@@ -17,6 +17,7 @@ from fieldmark.server.sections import (
     Now,
 )
 from fieldmark.studies.catalog import RunSummary, Seen, StudySummary
+from fieldmark.studies.folders import from_here
 from fieldmark.studies.run import Run
 from fieldmark.studies.study import Study
 
@@ -54,11 +55,11 @@ class Contents:
         return _page("photo", say("live.name_photo"), [Naming(most_megabytes)])
 
     def _run(self, seen: Seen, summary: RunSummary) -> Page:
-        page = run_page(Run(seen.folder / summary.place), may_show=self.may_show)
+        page = run_page(Run(from_here(seen.folder / summary.place)), may_show=self.may_show)
         return _with(page, [Now(None, [summary])]) if summary.progress else page
 
     def _study(self, seen: Seen, summary: StudySummary) -> Page:
-        study = Study.open(seen.folder / summary.place)
+        study = Study.open(from_here(seen.folder / summary.place))
         under_way = [run for run in seen.under_way() if run.study == summary.place]
         sections: list[LiveSection] = []
         failed = _failed(study)

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
+from weakref import WeakValueDictionary
 
 from fieldmark import durable
 from fieldmark.language import Lang, Words
@@ -87,7 +88,8 @@ class Pages:
         self.contents = contents
         self.names_photos = names_photos
         self._kept: OrderedDict[Key, tuple[int, str]] = OrderedDict()
-        self._making: dict[Key, threading.Lock] = {}
+        # Held by who makes a page or waits for it, so that no refused address is remembered.
+        self._making: WeakValueDictionary[Key, threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def page(self, place: str, reader: Reader) -> str | None:
@@ -143,7 +145,7 @@ class Pages:
                 self._kept[key] = version, html
                 self._kept.move_to_end(key)
                 while len(self._kept) > KEPT:
-                    self._making.pop(self._kept.popitem(last=False)[0], None)
+                    self._kept.popitem(last=False)
             return html
 
     def _render(

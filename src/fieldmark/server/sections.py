@@ -49,8 +49,6 @@ class Choices:
 
     id: ClassVar[str] = "choices"
     all: Sequence[Choice]
-    a: str | None = None
-    b: str | None = None
 
 
 @dataclass(frozen=True)

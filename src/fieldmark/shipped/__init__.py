@@ -73,10 +73,10 @@ def study_text(name: str) -> str:
     """The YAML text of a shipped study, or of the file `name`.
 
     Raises:
-        RecipeError: there is none of this name; says which there are.
+        RecipeError: there is none of this name, and which there are; or the file can't be read.
     """
     if Path(name).is_file():
-        return Path(name).read_text(encoding="utf-8")
+        return checked_yaml.read_text(Path(name))
     return _text("studies", "study", name)
 
 
@@ -84,17 +84,20 @@ def base_text(name: str) -> str:
     """The YAML text of a study's base: a recipe's name or file, or up to a stage as `NAME@STAGE`.
 
     Raises:
-        RecipeError: there is no such recipe or stage.
+        RecipeError: there is no such recipe or stage, or the file can't be read.
     """
     recipe, _, stage = name.partition("@")
     path = Path(recipe)
-    text = path.read_text(encoding="utf-8") if path.is_file() else recipe_text(recipe)
+    text = checked_yaml.read_text(path) if path.is_file() else recipe_text(recipe)
     if not stage:
         return text
-    content = YAML(typ="rt").load(text)
-    names = [each.get("name") for each in content.get("stages", [])]
+    content = checked_yaml.parsed(text, recipe)
+    stages = content.get("stages")
+    given = stages if isinstance(stages, list) else []
+    names = [str(each.get("name")) if isinstance(each, dict) else "" for each in given]
     if stage not in names:
-        raise RecipeError(f"There is no stage {stage!r} in {recipe}; stages: {', '.join(names)}.")
+        told = ", ".join(filter(None, names)) or "none"
+        raise RecipeError(f"There is no stage {stage!r} in {recipe}; stages: {told}.")
     del content["stages"][names.index(stage) + 1 :]
     stream = io.StringIO()
     YAML(typ="rt").dump(content, stream)

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fieldmark.errors import FieldmarkError
-from fieldmark.studies.answers import Answers, read_answers
+from fieldmark.errors import FieldmarkError, SettingError
+from fieldmark.studies.answers import Answers, check_same_photos, read_answers
 from fieldmark.studies.design import Cell
 from fieldmark.studies.effects import AnsweredCell, Setting
 from fieldmark.studies.learning_curve import LEAST_AMOUNTS
@@ -15,7 +15,11 @@ TRAIN_FRACTION = "data.train_fraction"
 
 
 def answered_cells(study: Study) -> list[AnsweredCell]:
-    """The cells all of whose seeds are finished; none where the objective is not top-1."""
+    """The cells all of whose seeds are finished.
+
+    None where the objective is not top-1, or where cells were judged by different photos, as where
+    the split itself is varied: nothing can be compared by photo then.
+    """
     if study.design.file.objective.metric != "top1":
         return []
     split, results = study.design.metric.partition("/")[0], study.results()
@@ -29,6 +33,11 @@ def answered_cells(study: Study) -> list[AnsweredCell]:
             except FieldmarkError:
                 continue  # its run was moved or removed; the table still has its number
             cells.append(AnsweredCell(settings_of(cell), answers, sum(r.seconds for r in finished)))
+    try:
+        for other in cells[1:]:
+            check_same_photos(cells[0].answers, other.answers)
+    except SettingError:
+        return []
     return cells
 
 
@@ -51,16 +60,16 @@ def at_their_best(study: Study, cells: Sequence[AnsweredCell]) -> list[AnsweredC
 
 def by_amount(
     study: Study, cells: Sequence[AnsweredCell]
-) -> dict[str, list[tuple[float, Answers]]]:
-    """Where fractions of train were tried: the other settings -> (fraction, answers)."""
+) -> list[tuple[dict[str, Setting], list[tuple[float, Answers]]]]:
+    """Where fractions of train were tried: the other settings, and (fraction, answers) of each."""
     fractions = {axis.name for axis in study.design.file.axes if axis.key == (TRAIN_FRACTION,)}
-    alike: dict[str, list[tuple[float, Answers]]] = {}
+    alike: dict[str, tuple[dict[str, Setting], list[tuple[float, Answers]]]] = {}
     for cell in cells:
         for name in fractions & cell.settings.keys():
             others = {key: value for key, value in cell.settings.items() if key != name}
             amount = float(cell.settings[name] or 0)
-            alike.setdefault(words(others), []).append((amount, cell.answers))
-    return {others: found for others, found in alike.items() if len(found) >= LEAST_AMOUNTS}
+            alike.setdefault(words(others), (others, []))[1].append((amount, cell.answers))
+    return [found for found in alike.values() if len(found[1]) >= LEAST_AMOUNTS]
 
 
 def words(settings: Mapping[str, Setting]) -> str:

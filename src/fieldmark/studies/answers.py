@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fieldmark.errors import RecordError, SettingError
+from fieldmark.errors import RecordError, SettingError, count_of
 from fieldmark.recipe import load_recipe
 from fieldmark.studies.run import RECIPE, Run
 from fieldmark.studies.trial import OUT_OF_FOLD
@@ -49,7 +49,7 @@ class Answers:
         object.__setattr__(self, "seeds", tuple(self.seeds) or tuple(range(len(right))))
         if len(set(self.seeds)) != len(right):
             raise SettingError(
-                f"`seeds` must name the {len(right)} row(s), each once, got {self.seeds}."
+                f"`seeds` must name {count_of(len(right), 'row')}, each once, got {self.seeds}."
             )
         for name in ("folds", "photos", "classes"):
             self._check_length(name)
@@ -182,7 +182,7 @@ def _difference(a: Answers, b: Answers) -> str:
         return f"A has {a.right.shape[1]} photos, B has {b.right.shape[1]}"
     alone = sorted(set(a.photos) ^ set(b.photos))
     return (
-        f"{len(alone)} photo(s), such as {alone[0]}, are on one side only"
+        f"{count_of(len(alone), 'photo is', 'photos are')} on one side only, such as {alone[0]}"
         if alone
         else "they come in another order"
     )

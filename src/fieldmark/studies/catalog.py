@@ -75,6 +75,7 @@ class StudySummary:
         best: The best cell's mean so far.
         seconds_left: With the workers it has; None: not known.
         order: What was asked of it last.
+        later: Runs that are still to be proposed, at most.
     """
 
     place: str
@@ -84,6 +85,7 @@ class StudySummary:
     best: float | None
     seconds_left: float | None
     order: Order | None
+    later: int = 0
 
     def count(self, state: State) -> int:
         """How many runs are in a state."""
@@ -93,6 +95,16 @@ class StudySummary:
     def ended(self) -> int:
         """How many runs came to an end, whichever."""
         return len(self.states) - self.count("waiting") - self.count("running")
+
+    @property
+    def asked(self) -> int:
+        """How many runs it comes to, at most."""
+        return len(self.states) + self.later
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.ended == self.asked
 
 
 @dataclass(frozen=True)
@@ -174,8 +186,9 @@ class Catalog:
             else:
                 if place in self._opened:
                     self._opened[place].read_again()
-                found = self._opened.setdefault(place, Study.open(self.folder / place))
-                summary = _summarize_study(found, place)
+                else:
+                    self._opened[place] = Study.open(self.folder / place)
+                summary = _summarize_study(self._opened[place], place)
                 new = self.studies.get(place) != summary
                 self.studies[place] = summary
         except (FieldmarkError, OSError, KeyError, TypeError, ValueError) as error:
@@ -299,4 +312,5 @@ def _summarize_study(study: Study, place: str) -> StudySummary:
         best=(min if lower else max)(means, default=None),
         seconds_left=study_seconds_left(study),
         order=newest(study.folder),
+        later=study.plan().later * study.design.file.seeds,
     )

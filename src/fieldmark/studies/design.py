@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from fieldmark.checked_yaml import check_text, locate
-from fieldmark.errors import RecipeError
+from fieldmark.errors import RecipeError, count_of
 from fieldmark.recipe import Recipe
 from fieldmark.studies.pruner import unfair
 from fieldmark.studies.sampler import Point, drawn
@@ -89,7 +89,7 @@ class Design:
         design = cls(file, base, (text, base_text, tuple(overrides)))
         mistakes = design.mistakes() or design.unfair_pruning()
         if mistakes:
-            count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+            count = count_of(len(mistakes), "mistake")
             raise RecipeError("\n  ".join([f"{name} has {count}:", *mistakes[:MOST_MISTAKES]]))
         return design
 

@@ -15,7 +15,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,8 +28,9 @@ from fieldmark.studies import control
 from fieldmark.studies.lease import LAPSE, Lease, Leases
 from fieldmark.studies.results import Result, Slot
 from fieldmark.studies.study import LEASES, Group, Study
-from fieldmark.studies.trial import Outcome, RunTrials, Trial
+from fieldmark.studies.trial import Outcome, RunTrials, Tell, Trial
 
+Part = tuple[str, int, int]  # of the work, as a `Tell` is told of it
 PROPOSALS = "proposals"  # the lease of whoever asks the sampler
 MOST_LOST = 5  # workers in a row that a group may cost without a result
 
@@ -48,11 +50,13 @@ class LocalExecutor:
         run_trials: Import path `module:function` of a `RunTrials`.
         workers: How many; they share the cores between them.
         lapse: Seconds without a heartbeat after which another's lease is taken over.
+        tell: Is told how far the parts of the work are, those of several workers by their numbers.
     """
 
     run_trials: str
     workers: int = 1
     lapse: float = LAPSE
+    tell: Tell | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can't run.
@@ -68,7 +72,7 @@ class LocalExecutor:
         """See `Executor`."""
         control.begin(study.folder)
         if self.workers == 1:
-            yield from work(study, load(self.run_trials), self.lapse)
+            yield from work(study, load(self.run_trials, self.tell), self.lapse)
         else:
             yield from _Crew(study, self).run()
 
@@ -93,10 +97,11 @@ def is_there(module: str) -> bool:
     return False
 
 
-def load(path: str) -> RunTrials:
-    """The function at an import path `module:function`."""
+def load(path: str, tell: Tell | None = None) -> RunTrials:
+    """The function at an import path `module:function`, which tells how far it is if asked to."""
     module, _, name = path.partition(":")
-    return cast("RunTrials", getattr(importlib.import_module(module), name))
+    found = getattr(importlib.import_module(module), name)
+    return cast("RunTrials", partial(found, tell=tell) if tell else found)
 
 
 def owner_name() -> str:
@@ -240,17 +245,27 @@ class _Crew:
             for process, pipe in list(self.working.items()):
                 if pipe in ready:
                     with contextlib.suppress(EOFError, OSError):  # it was killed in mid-sentence
-                        yield pipe.recv()
-                        barren = 0
+                        for result in self._news(process, pipe.recv()):
+                            yield result
+                            barren = 0
                         continue
                 if process.exitcode is None:
                     continue
-                yield from _rest(pipe)
+                for news in _rest(pipe):
+                    yield from self._news(process, news)
                 self._end(process)
                 if process.exitcode < 0:
                     barren += 1
                     self._check(barren)
                     self._start(int(process.name))
+
+    def _news(self, process: BaseProcess, news: Result | Part) -> Iterator[Result]:
+        """A result, if it is one; else how far a part of the work is."""
+        if isinstance(news, Result):
+            yield news
+        elif self.executor.tell:
+            part, done, total = news
+            self.executor.tell(f"worker {process.name}: {part}", done, total)
 
     def _check(self, barren: int) -> None:
         """Give up where workers die before they do anything at all."""
@@ -265,7 +280,13 @@ class _Crew:
         reader, writer = spawn.Pipe(duplex=False)
         process = spawn.Process(
             target=_worker,
-            args=(self.study.folder, self.executor, number, writer),
+            args=(
+                self.study.folder,
+                replace(self.executor, tell=None),
+                number,
+                writer,
+                self.executor.tell is not None,
+            ),
             name=str(number),
         )
         process.start()
@@ -282,23 +303,30 @@ class _Crew:
             )
 
 
-def _rest(pipe: Connection) -> Iterator[Result]:
+def _rest(pipe: Connection) -> Iterator[Result | Part]:
     """What a worker that has ended told before."""
     with contextlib.suppress(EOFError, OSError):
         while pipe.poll():
             yield pipe.recv()
 
 
-def _worker(folder: Path, executor: LocalExecutor, number: int, pipe: Connection) -> None:
+def _worker(
+    folder: Path, executor: LocalExecutor, number: int, pipe: Connection, tells: bool
+) -> None:
     """A worker process: asked to stop, or without a parent, it lets go of its lease and ends."""
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: sys.exit(0))
     _take_share_of_cores(number, executor.workers)
     os.environ[machine.WORKER] = str(number)  # which GPU it takes, where there are some
     parent = multiprocessing.parent_process()
-    for result in work(Study.open(folder), load(executor.run_trials), executor.lapse):
+
+    def send(news: Result | Part) -> None:
         with contextlib.suppress(OSError):
-            pipe.send(result)
+            pipe.send(news)
+
+    run_trials = load(executor.run_trials, (lambda *part: send(part)) if tells else None)
+    for result in work(Study.open(folder), run_trials, executor.lapse):
+        send(result)
         if parent is None or not parent.is_alive():
             return
 

@@ -6,6 +6,12 @@ from pathlib import Path
 MOST_NAMED = 5
 
 
+def from_here(folder: Path) -> Path:
+    """A folder as one would type it here: without the way to the working folder it lies below."""
+    here = Path.cwd()
+    return folder.relative_to(here) if here in folder.parents else folder
+
+
 def no_such(folder: Path, kind: str, missing: Sequence[str], mark: str, command: str) -> str:
     """Why a folder is no run or study, and which of those inside it may be meant.
 

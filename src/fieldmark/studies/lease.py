@@ -132,12 +132,8 @@ def holder_of(folder: Path, name: str) -> str | None:
 
 
 def tokens_of(folder: Path) -> list[int]:
-    """The tokens handed out so far, sorted."""
-    try:
-        names = [path.name for path in folder.iterdir() if not durable.is_temporary(path.name)]
-    except FileNotFoundError:
-        return []
-    return sorted(int(name.removesuffix(".json")) for name in names)
+    """The tokens handed out so far, sorted; what a file system puts beside them is none."""
+    return sorted(int(path.stem) for path in folder.glob("[0-9]*.json"))
 
 
 def _name(token: int) -> str:

@@ -60,14 +60,17 @@ class Power:
     photos: int | None = None
     care: float = CARE
 
-    def describe(self) -> str:
-        """One sentence."""
-        told = f"{self.axis}: a difference of {100 * self.least:.1f} points or more will show"
+    def describe(self, name: str = "") -> str:
+        """One sentence; the axis is called `name` where that is given."""
+        told = (
+            f"{name or self.axis}: a difference of {100 * self.least:.1f} points or more will show"
+        )
         if self.least <= self.care:
             return f"{told}."
         ways = [f"{self.seeds} seeds"] if self.seeds else []
         ways += [f"{self.photos:,} judged photos"] if self.photos else []
-        would = f"; {100 * self.care:g} would take about {' or '.join(ways)}" if ways else ""
+        least = f"{100 * self.care:g} {'point' if self.care == 0.01 else 'points'}"
+        would = f"; {least} would take about {' or '.join(ways)}" if ways else ""
         return f"{told}, no smaller one{would}."
 
 

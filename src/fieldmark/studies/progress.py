@@ -81,13 +81,14 @@ def study_seconds_left(study: Study) -> float | None:
     What is left is taken to last as long as what is done, on average.
     """
     done = list(study.results().values())
-    missing = sum(len(group.slots) for group in study.plan().groups)
+    plan = study.plan()
+    missing = sum(len(group.slots) for group in plan.groups) + plan.later * study.design.file.seeds
     if not missing:
         return 0.0
     if not done:
         return None
     mean = math.fsum(result.seconds for result in done) / len(done)
-    held = [g for g in study.plan().groups if holder_of(study.folder / LEASES, g.key)]
+    held = [group for group in plan.groups if holder_of(study.folder / LEASES, group.key)]
     return missing * mean / max(1, len(held))
 
 

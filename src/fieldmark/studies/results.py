@@ -102,6 +102,15 @@ class Results:
             if record["status"] == "failed":
                 _create(self._taken_back(slot, token), content.encode(errors="backslashreplace"))
 
+    def of_others(self, slots: Sequence[Slot]) -> int:
+        """How many results lie in the folder that belong to none of these slots."""
+        mine, others = {slot.key for slot in slots}, set[tuple[str, int]]()
+        for path in self.folder.glob("cells/*/seed-*.*.json"):
+            key = path.parent.name, int(path.name.removeprefix("seed-").partition(".")[0])
+            if key not in mine | others and json.loads(path.read_bytes())["status"] == "finished":
+                others.add(key)
+        return len(others)
+
     @property
     def seconds(self) -> float:
         """What the runs took of which results were found so far."""

@@ -21,8 +21,11 @@ from fieldmark.checked_yaml import Section
 from fieldmark.network import Count
 from fieldmark.recipe import Name
 
-RESERVED = {"cell", "mean", "spread", "seeds", "failed", "status", "seconds", "reason"}
-"""Names of the other columns in a study's table."""
+RESERVED = {
+    *("cell", "mean", "spread", "seeds", "failed", "status", "seconds", "reason"),
+    *("best", "cells"),
+}
+"""Names of the other columns in a study's tables: of its cells, and of an axis's settings."""
 LOWER_IS_BETTER = {"loss", "calibration_error"}
 ADAPTIVE = {"tpe", "gp"}
 
@@ -36,6 +39,7 @@ def _plain(value: Any) -> Any:
 
 
 Setting = Annotated[Any, AfterValidator(_plain)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Keys = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
@@ -46,9 +50,9 @@ Keys = Annotated[
 class Space(Section):
     """Where a sampler may look: an interval or choices."""
 
-    low: float | None = None
+    low: Finite | None = None
     """The interval's lower end."""
-    high: float | None = None
+    high: Finite | None = None
     """Its upper end."""
     log: bool = False
     """Whether equal ratios count the same, as for a learning rate; else equal differences do."""

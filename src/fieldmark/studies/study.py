@@ -108,10 +108,7 @@ class Study:
             SettingError: the folder holds something else.
         """
         folder = Path(folder)
-        begun = (folder / JOURNAL).is_file() and durable.read(folder / JOURNAL)
-        known = cls(folder) if begun else None
-        if known is None and folder.is_dir() and not _was_only_begun(folder):
-            raise SettingError(f"`{folder}` is not empty, and holds no study. Name another folder.")
+        known = cls.found(folder)
         if known is not None and known.design.texts == design.texts:
             return known
         text, base, overrides = design.texts
@@ -138,7 +135,7 @@ class Study:
         Raises:
             SettingError: the folder holds something else.
         """
-        if (folder / JOURNAL).is_file():
+        if (folder / JOURNAL).is_file() and durable.read(folder / JOURNAL):
             return cls(folder)
         if folder.is_dir() and not _was_only_begun(folder):
             raise SettingError(f"`{folder}` is not empty, and holds no study. Name another folder.")
@@ -212,6 +209,14 @@ class Study:
         """What came of every slot that has come to something, by cell and seed."""
         found = ((slot.key, self.records.of(slot)) for slot in self.slots())
         return {key: result for key, result in found if result}
+
+    def outdated(self) -> int:
+        """How many finished runs in the folder answer what the study no longer asks.
+
+        Their cells are not among its own: its design or its base was changed after them, or a newer
+        Fieldmark describes the same recipe by more keys, and so by another hash.
+        """
+        return self.records.of_others(self.slots())
 
     def trial(self, slot: Slot, lease: Lease, suffix: str = "") -> Trial:
         """The slot as a trial under a lease, watched where the study has a pruner."""

@@ -71,3 +71,7 @@ class Outcome:
 
 
 RunTrials = Callable[[Sequence[Trial]], Iterator[Outcome]]
+"""It may take a `Tell` as `tell`, and is given one where somebody looks on."""
+
+Tell = Callable[[str, int, int], None]
+"""Is told of a part of the work, as `features`: how much is done, and of how much."""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import bdtr, ndtri
 
-from fieldmark.errors import SettingError
+from fieldmark.errors import SettingError, count_of
 from fieldmark.studies.spread import LEVEL, About, Estimate
 
 Answer = Literal["real", "noise", "cannot tell"]
@@ -34,7 +34,7 @@ class Needs:
         """In words, as `about 3 more seeds each or 500 more photos`."""
         ways = []
         if self.seeds is not None:
-            ways.append(f"{self.seeds} more {'seed' if self.seeds == 1 else 'seeds'} each")
+            ways.append(f"{count_of(self.seeds, 'more seed')} each")
         if self.photos is not None:
             ways.append(f"{self.photos:,} more photos")
         return f"about {' or '.join(ways)}" if ways else "more seeds and more photos at once"
@@ -80,9 +80,8 @@ class Verdict:
             f"photos rightly than {a}"
         )
         if self.answer == "noise":
-            what = (
-                f"{b} and {a} differ by less than {100 * self.care:g} point(s), {points:+.1f} seen"
-            )
+            care = f"{100 * self.care:g} {'point' if self.care == 0.01 else 'points'}"
+            what = f"{b} and {a} differ by less than {care}, {points:+.1f} seen"
         return self.sentence(what)
 
     def sentence(self, what: str) -> str:
@@ -95,7 +94,7 @@ class Verdict:
 
     def _counts(self) -> str:
         a, b = self.seeds
-        seeds = f"{a} and {b} seeds" if a != b else f"{a} {'seed' if a == 1 else 'seeds'} each"
+        seeds = f"{a} and {b} seeds" if a != b else f"{count_of(a, 'seed')} each"
         words = [f"{self.photos:,} photos", seeds]
         if self.folds:
             words.append(f"{self.folds} folds")
