@@ -76,7 +76,7 @@ def test_a_photo_repainted_since_stops_a_resumed_run(photos: Path, split: str):
     with pytest.raises(KeyboardInterrupt):
         begin(photos, AtStep(2, stop))
     key = repaint(photos, split)
-    with pytest.raises(DataError, match=rf"^1 photo\(s\) were changed since .*/run began: {key}\."):
+    with pytest.raises(DataError, match=rf"^1 photo changed since .*/run began: {key}\."):
         go_on(photos)
 
 
@@ -109,7 +109,7 @@ def test_a_finished_run_is_measured_on_what_it_saw_or_not_at_all(photos: Path):
     (photos.parent / "table.csv").write_text(TABLE)
     assert evaluate_run(run.folder) == found
     key = repaint(photos, "val")
-    with pytest.raises(DataError, match=rf"^1 photo\(s\) were changed since .*: {key}\."):
+    with pytest.raises(DataError, match=rf"^1 photo changed since .*: {key}\."):
         evaluate_run(run.folder)
     assert evaluate_run(run.folder, "train")["loss"] > 0  # none of whose photos changed
     repaint(photos, "test")  # never opened, so nothing is known of it
@@ -120,7 +120,7 @@ def test_a_photo_that_changes_while_it_is_trained_on_is_told(photos: Path):
     keys: list[str] = []
     reporter = AtStep(2, lambda: keys.append(repaint(photos, "train")))
     run = begin(photos, reporter)
-    told = f"1 photo(s) changed while they were trained on: {keys[0]}"
+    told = f"1 photo changed while they were trained on: {keys[0]}"
     assert told in reporter.lines
     assert told in run.manifest["notes"]
 

@@ -208,7 +208,7 @@ def test_photos_are_found_in_lists(photos: Path, tmp_path: Path, name: str, cont
     keys = [one.relative_to(folder).as_posix() for one in find_photos([folder / name])]
     assert keys == ["teal/00.png", "amber/01.png", "odd name.png", "teal/02.png"]
     (folder / name).write_text("path\nteal/00.png\nteal/77.png\nteal/88.png\n")
-    with pytest.raises(DataError, match=r"names \d file\(s\) that are not there: .*teal/77\.png, "):
+    with pytest.raises(DataError, match=r"names \d files that are not there: .*teal/77\.png, "):
         find_photos([folder / name])
 
 

@@ -245,7 +245,7 @@ def test_classes_of_odd_names_are_kept_apart_to_the_end(tmp_path: Path):
     assert all(path.rpartition("/")[0] == label for path, label in held)
     assert {label for _, label in held} == set(NAMES)
     assert "class names that differ only in case or spaces:  Wren , Wren, wren" in told.lines
-    others = "3 file(s) are no photos of a class: .hidden, all of them, itself"
+    others = "3 files are no photos of a class: .hidden, all of them, itself"
     assert others in told.lines
     assert evaluate_run(found.folder)["top1"] == found.series("val/top1")[1][-1]
 

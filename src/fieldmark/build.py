@@ -155,7 +155,9 @@ def changed_photos(task: Task, memory: Path) -> str | None:
     touched = unchecked([*task.part("train"), *task.part("val")], checked_photos(task, memory))
     keys = [photo.key for photo in touched if task.contents.get(photo.key) != _content(photo)]
     return (
-        f"{len(keys)} photo(s) changed while they were trained on: {listed(keys)}" if keys else None
+        f"{count_of(len(keys), 'photo')} changed while they were trained on: {listed(keys)}"
+        if keys
+        else None
     )
 
 

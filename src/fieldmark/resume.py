@@ -9,7 +9,7 @@ from fieldmark import checked_yaml, durable, machine
 from fieldmark.build import Task
 from fieldmark.data.dataset import listed
 from fieldmark.data.split import Split
-from fieldmark.errors import DataError, RecordError
+from fieldmark.errors import DataError, RecordError, count_of
 from fieldmark.ledger import CHECKPOINT, Ledger, Position, Reporter, Silent
 from fieldmark.recipe import Recipe, load_recipe
 from fieldmark.studies import control
@@ -120,8 +120,8 @@ def check_contents(folder: Path, written: Mapping[str, Any], now: Mapping[str, s
     changed = [key for key, content in now.items() if then.get(key, content) != content]
     if changed:
         raise DataError(
-            f"{len(changed)} photo(s) were changed since {folder} began: {listed(changed)}. Put "
-            "back what was there, or train anew."
+            f"{count_of(len(changed), 'photo')} changed since {folder} began: {listed(changed)}. "
+            "Put back what was there, or train anew."
         )
 
 

@@ -260,7 +260,7 @@ def test_every_folder_that_is_shut_is_named(
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    told = r"^2 folder\(s\) can't be looked into: .*a/shut \(Permission denied\), .*b/x/shut \(P"
+    told = r"^2 folders can't be looked into: .*a/shut \(Permission denied\), .*b/x/shut \(P"
     with pytest.raises(DataError, match=told):
         read_photos(tmp_path)
     with pytest.raises(DataError, match=told):

@@ -325,7 +325,7 @@ def test_a_photo_in_two_lists_is_refused_though_both_have_one_name(folder: Path,
         lists[part] = text(tmp_path / part / "list.txt", lines)
     first = r"val: list\.txt line 1: ani/1\.jpg stands at train: list\.txt line 1 too"
     for given in (lists, dict.fromkeys(lists, lists["val"])):
-        with pytest.raises(DataError, match=rf"have 2 mistake\(s\):\n  {first}\n  val: list"):
+        with pytest.raises(DataError, match=rf"have 2 mistakes:\n  {first}\n  val: list"):
             read_photos(folder, lists=given)
 
 
@@ -349,7 +349,6 @@ def test_tables_as_programs_write_them(folder: Path, tmp_path: Path, content: st
         ({"label": [{"name": "ani"}, {"name": "wren"}]}, "plain values, and has not: label"),
         ("path,label,label\nani/1.jpg,ani,x\nwren/1.jpg,wren,y\n", "has not: label"),
         ("path,label\nani/1.jpg,ani,x\nwren/1.jpg,wren\n", "can't be read: found more fields"),
-        ("path;label\nani/1.jpg;ani\nwren/1.jpg;wren\n", r"no column path, label; it has: path;"),
         ("path,label\nani/1.jpg\nwren/1.jpg,wren\n", "row 1: not a path and a label: 'ani/1"),
     ],
 )

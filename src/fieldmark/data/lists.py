@@ -173,8 +173,8 @@ def listed_paths(path: Path) -> list[Path]:
         found.append(next((one for one in may_be if one.is_file()), may_be[0]))
     if absent := [str(one) for one in found if not one.is_file()]:
         raise DataError(
-            f"`{path}` names {len(absent)} file(s) that are not there: {listed(absent)}. Paths are "
-            f"relative to the list's own folder, or absolute."
+            f"`{path}` names {count_of(len(absent), 'file')} that are not there: "
+            f"{listed(absent)}. Paths are relative to the list's own folder, or absolute."
         )
     return found
 

@@ -283,9 +283,9 @@ def _torn(photos: PhotoSet, parts: Mapping[str, Sequence[int]]) -> list[str]:
 
 
 def _empty(photos: PhotoSet, pool: Sequence[int], part: str) -> DataError:
-    whole = f" in {len(groups(photos, pool))} group(s), which stay whole"
+    whole = f" in {count_of(len(groups(photos, pool)), 'group')}, which stay whole"
     return DataError(
-        f"Nothing is left for {part}: outside test there are {len(pool)} photo(s)"
+        f"Nothing is left for {part}: outside test there are {count_of(len(pool), 'photo')}"
         f"{whole if are_grouped(photos) else ''}. Add photos or groups, use fewer `data.folds`, or "
         f"set `data.val_fraction` to 0."
     )

@@ -173,7 +173,8 @@ def are_shut(errors: list[OSError]) -> DataError:
     """Says which folders nobody may look into: what lies in them must not be left out unseen."""
     told = listed(sorted(f"{error.filename} ({error.strerror})" for error in errors))
     return DataError(
-        f"{len(errors)} folder(s) can't be looked into: {told}. Allow it, or move them elsewhere."
+        f"{count_of(len(errors), 'folder')} can't be looked into: {told}. Allow it, or "
+        "move them elsewhere."
     )
 
 
