@@ -17,11 +17,25 @@ from fieldmark.language import (
     setting_text,
     settings_words,
 )
-from fieldmark.report.sentences import best_sentence, effect_sentence, outdated_sentence
+from fieldmark.report.sentences import (
+    best_sentence,
+    cheapest_sentence,
+    effect_sentence,
+    interaction_sentence,
+    outdated_sentence,
+)
 from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, settings_of
-from fieldmark.studies.effects import AnsweredCell, Effect, Setting, main_effects, study_spread
+from fieldmark.studies.effects import (
+    AnsweredCell,
+    Effect,
+    Setting,
+    interactions,
+    main_effects,
+    strongest,
+    study_spread,
+)
 from fieldmark.studies.learning_curve import fit_curve
-from fieldmark.studies.selection import best_cell
+from fieldmark.studies.selection import best_cell, cheapest_cell
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import summarize
 from fieldmark.study_axes import axes_table, guess_sentence, importance_sentence
@@ -75,7 +89,7 @@ def show(console: Console, study: Study, how: Format) -> None:
 
 
 def sentences(study: Study) -> list[str]:
-    """Whether the axes' effects are real, and what the best cell owes to luck."""
+    """Which effects are real and where axes interact; the best cell, its luck, a cheaper one."""
     cells = answered_cells(study)
     if len(cells) < 2:
         return []
@@ -87,9 +101,12 @@ def sentences(study: Study) -> list[str]:
     if more := len(effects) - len(shown):
         compared = count_of(more, "more comparison stands", "more comparisons stand")
         found.append(f"{compared} on the page: fieldmark report {study.folder}")
+    together = strongest(interactions(asked, spread=spread))
+    found += [english(interaction_sentence(each)) for each in together]
     best = best_cell(cells, spread=spread)
-    told = english(best_sentence(best, cells[best.cell].settings))
-    return [*found, told, *_curves(study, cells)]
+    found.append(english(best_sentence(best, cells[best.cell].settings)))
+    found += [english(one) for one in cheapest_sentence(cheapest_cell(cells, spread=spread), cells)]
+    return [*found, *_curves(study, cells)]
 
 
 def beside_the_best(effects: Sequence[Effect]) -> list[Effect]:

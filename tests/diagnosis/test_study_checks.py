@@ -13,7 +13,8 @@ from fieldmark.diagnosis.diagnose import STUDY_CHECKS, diagnose_study, firing
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.diagnosis.study_advice import next_experiments_of_study, study_command
 from fieldmark.diagnosis.study_evidence import StudyEvidence
-from fieldmark.language import Words
+from fieldmark.language import Words, english
+from fieldmark.report.cells import CellsOf, effects_section, study_answer
 from fieldmark.report.render import finding_text
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
@@ -36,7 +37,14 @@ class Maker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, axes: list[dict[str, Any]], value: Value, **more: Any) -> Study:
+    def __call__(
+        self,
+        axes: list[dict[str, Any]],
+        value: Value,
+        *,
+        seconds: Value = lambda _: 5.0,
+        **more: Any,
+    ) -> Study:
         asked = {
             "name": "asked",
             "question": "Which?",
@@ -55,7 +63,7 @@ class Maker:
             record = {
                 "status": "failed" if top1 is None else "finished",
                 "metrics": {} if top1 is None else {"val/top1": top1},
-                "seconds": 5.0,
+                "seconds": seconds(slot.cell.points[0]),
                 "reason": DIVERGED if top1 is None else None,
                 "folder": place.name,
                 "time": 0.0,
@@ -325,3 +333,28 @@ def test_cells_judged_by_other_photos_are_not_compared(study):
     found = look("best_is_luck", made)
     assert found.why_not == "the record has no `answers photo by photo`"
     assert sentences(made) == []
+
+
+def test_a_cheaper_cell_as_good_and_axes_that_interact_are_told(study):
+    """In the terminal and on the page: what to take if time counts, and what does not add up."""
+
+    def top1(point: Mapping[str, Any]) -> float:
+        good = {336: 0.895, 448: 0.9}
+        return good.get(point["image_size"], 0.5) if point["batch_size"] == 64 else 0.5
+
+    made = study([SIZE, BATCH], top1, seconds=lambda point: (point["image_size"] / 112) ** 2)
+    cells = CellsOf(made)
+    effects = effects_section(cells)
+    assert effects
+    shown = [*study_answer(cells), *(told for _, told in effects.sentences)]
+    for told in (sentences(made), [english(one) for one in shown]):
+        (cheap,) = [one for one in told if "cheapest" in one]
+        assert cheap.startswith(
+            "The cheapest cell not shown to be worse than the best is image size 336, "
+            "batch size 64, at 56% of the cost. Cannot tell: it names 0.5 points fewer"
+        )
+        (both,) = [one for one in told if "top-1 changes by" in one]
+        assert both.startswith(
+            "Real: from image size 224 to 448 top-1 changes by 40.0 points more at batch size 64 "
+            "than at 16 "
+        )

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from string import Formatter
 
+import numpy as np
 import pytest
 from tests.report.conftest import NAMES
 from tests.report.test_page import Reader
@@ -19,13 +20,15 @@ from fieldmark.report.content import run_page
 from fieldmark.report.render import finding_text, render
 from fieldmark.report.sentences import (
     best_sentence,
+    cheapest_sentence,
     effect_sentence,
     guess_sentences,
     interaction_sentence,
     verdict_sentence,
 )
-from fieldmark.studies.effects import Effect, Interaction
-from fieldmark.studies.selection import Best
+from fieldmark.studies.answers import Answers
+from fieldmark.studies.effects import AnsweredCell, Effect, Interaction
+from fieldmark.studies.selection import Best, Cheapest
 from fieldmark.studies.table import Guess
 from fieldmark.studies.verdict import Needs, Verdict
 
@@ -91,6 +94,7 @@ def verdicts():
         ("cannot tell", 0.012, Needs(1, None)),
         ("cannot tell", 0.012, Needs(None, 500)),
         ("cannot tell", 0.0, Needs(None, None)),
+        ("cannot tell", 0.1, Needs(2, None)),
     ]:
         for about, seeds, folds, together in [
             ("recipes", (3, 3), 5, 9),
@@ -100,7 +104,7 @@ def verdicts():
             yield Verdict(
                 answer=answer,
                 difference=difference,
-                low=-0.25,
+                low=0.01 if difference == 0.1 else -0.25,
                 high=0.05,
                 p=0.04,
                 about=about,
@@ -124,6 +128,18 @@ def test_in_english_a_verdict_says_what_it_describes(verdict):
         assert not LATIN.search(
             ZH(sentence).replace("top", "").replace("size", "").replace("dim", "")
         )
+
+
+@pytest.mark.parametrize("verdict", list(verdicts()))
+def test_in_english_the_cheapest_says_what_it_describes(verdict):
+    settings = [{"size": 224}, {"size": 448}]
+    cells = [AnsweredCell(each, Answers(np.ones(4, dtype=bool))) for each in settings]
+    found = Cheapest(0, 2.0, 1, 8.0, verdict)
+    (told,) = cheapest_sentence(found, cells)
+    assert EN(told) == found.describe("size 224")
+    assert not LATIN.search(ZH(told).replace("size", ""))
+    for nothing in (Cheapest(1, 8.0, 1, 8.0, None), Cheapest(0, 7.5, 1, 8.0, verdict)):
+        assert cheapest_sentence(nothing, cells) == []
 
 
 def test_in_english_the_best_says_what_it_describes():

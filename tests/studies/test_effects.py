@@ -7,7 +7,13 @@ import pytest
 
 from fieldmark.errors import SettingError
 from fieldmark.studies.answers import Answers
-from fieldmark.studies.effects import AnsweredCell, interactions, main_effects, study_spread
+from fieldmark.studies.effects import (
+    AnsweredCell,
+    interactions,
+    main_effects,
+    strongest,
+    study_spread,
+)
 from fieldmark.studies.spread import estimate
 
 SIZES, DIMS = (224, 336), (1024, 4096, 8192)
@@ -79,6 +85,17 @@ def test_an_interaction_is_a_difference_of_differences():
         f"Real: from size 224 to 336 top-1 changes by {100 * expected:.1f} points more at dim 8192 "
         "than at 1024 (95 % interval"
     )
+
+
+def test_of_every_two_axes_the_largest_real_interaction_is_told():
+    found = interactions(grid(gains_by_dim))
+    (most,) = strongest(found)
+    assert most.verdict.answer == "real"
+    assert abs(most.verdict.difference) == max(
+        abs(each.verdict.difference) for each in found if each.verdict.answer == "real"
+    )
+    assert strongest(list(reversed(found))) == [most]
+    assert strongest(interactions(grid(just_size))) == []
 
 
 def test_effects_that_depend_on_another_axis_say_so():

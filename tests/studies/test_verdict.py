@@ -89,7 +89,12 @@ def test_care_is_a_fraction(care):
 
 
 def test_an_exact_p_has_the_last_word():
-    assert verdict(0.02, 0.01, interval=(0.001, 0.04), p=0.06).answer == "cannot tell"
+    close = verdict(0.02, 0.01, interval=(0.001, 0.04), p=0.06)
+    assert close.answer == "cannot tell"
+    assert "3 seeds each, exact p = 0.06)" in close.describe()  # or it would seem to be real
+    many = verdict(0.02, 0.01, interval=(0.001, 0.04), p=0.0612, comparisons=9)
+    assert "one of 9 comparisons, corrected p = 0.061)" in many.describe()
+    assert "p =" not in verdict(0.02, 0.02).describe()
 
 
 def test_only_an_open_question_names_its_needs():

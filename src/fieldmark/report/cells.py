@@ -25,17 +25,27 @@ from fieldmark.report.page import CellRow, Cost, Effects, Expected, Fact, Figure
 from fieldmark.report.sentences import (
     axis_answer,
     best_sentence,
+    cheapest_sentence,
     effect_sentence,
     guess_sentences,
+    interaction_sentence,
     outdated_sentence,
 )
 from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, plain, settings_of
 from fieldmark.studies.design import Cell
-from fieldmark.studies.effects import AnsweredCell, Effect, main_effects, study_spread
+from fieldmark.studies.effects import (
+    AnsweredCell,
+    Effect,
+    Interaction,
+    interactions,
+    main_effects,
+    strongest,
+    study_spread,
+)
 from fieldmark.studies.learning_curve import fit_curve
 from fieldmark.studies.results import Result
 from fieldmark.studies.run import Run
-from fieldmark.studies.selection import Best, best_cell
+from fieldmark.studies.selection import Best, Cheapest, best_cell, cheapest_cell
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import Summary, score_guess, summarize
 
@@ -87,6 +97,14 @@ class CellsOf:
             return []  # photos or folds of the cells differ; the table still stands
 
     @cached_property
+    def interactions(self) -> list[Interaction]:
+        """Where effects do not add up, of every two axes the most."""
+        if not self.effects:
+            return []
+        asked = at_their_best(self.study, self.answered)
+        return strongest(interactions(asked, spread=study_spread(self.answered)))
+
+    @cached_property
     def best(self) -> Best | None:
         """The best cell of two or more, and how much of it is luck."""
         try:
@@ -94,6 +112,12 @@ class CellsOf:
             return best_cell(cells, spread=study_spread(cells)) if len(cells) > 1 else None
         except FieldmarkError:
             return None
+
+    @cached_property
+    def cheapest(self) -> Cheapest | None:
+        """The cheapest cell that is not shown to be worse than the best."""
+        cells = self.answered
+        return cheapest_cell(cells, spread=study_spread(cells)) if self.best else None
 
     @cached_property
     def photos(self) -> int | None:
@@ -146,6 +170,8 @@ def study_answer(cells: CellsOf) -> list[Said]:
         told.append(said("answer.axes", parts=_joined(parts)))
     if cells.best:
         told.append(best_sentence(cells.best, cells.answered[cells.best.cell].settings))
+        if cells.cheapest:
+            told += cheapest_sentence(cells.cheapest, cells.answered)
     elif cells.best_pair:
         cell, found = cells.best_pair
         shown = metric_text(cells.metric, found.mean)
@@ -240,6 +266,7 @@ def effects_section(cells: CellsOf) -> Effects | None:
     ]
     figure = Figure("forest", forest_data(labelled[:MOST_EFFECTS]), said("told.forest"))
     sentences = [(str(effect.verdict.answer), effect_sentence(effect)) for effect in cells.effects]
+    sentences += [("real", interaction_sentence(each)) for each in cells.interactions]
     return Effects(sentences, [figure])
 
 

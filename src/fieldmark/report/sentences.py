@@ -14,8 +14,8 @@ from fieldmark.language import (
     setting_words,
     settings_words,
 )
-from fieldmark.studies.effects import Effect, Interaction, Setting
-from fieldmark.studies.selection import Best
+from fieldmark.studies.effects import AnsweredCell, Effect, Interaction, Setting
+from fieldmark.studies.selection import Best, Cheapest
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import Guess
 from fieldmark.studies.verdict import Needs, Verdict
@@ -68,6 +68,16 @@ def best_sentence(best: Best, settings: Mapping[str, Setting]) -> Said:
         of=best.of,
         luck=100 * best.optimism,
     )
+
+
+def cheapest_sentence(found: Cheapest, cells: Sequence[AnsweredCell]) -> list[Said]:
+    """What `Cheapest.describe` says, where there is something to save."""
+    if found.verdict is None or not found.saves:
+        return []
+    verdict = verdict_sentence(found.verdict, said("best.best"), said("best.it"))
+    share = 100 * found.cost / found.best_cost
+    name = settings_words(cells[found.cell].settings)
+    return [said("best.cheapest", name=name, share=share, verdict=verdict)]
 
 
 def guess_sentences(guess: Guess, metric: str) -> list[Said]:
@@ -178,6 +188,9 @@ def _counts(verdict: Verdict) -> tuple[Said, ...]:
         words.append(said("counts.folds", count=verdict.folds))
     if verdict.comparisons > 1:
         words.append(said("counts.comparisons", count=verdict.comparisons))
+    if verdict.rests_on_p:
+        key = "counts.p_corrected" if verdict.comparisons > 1 else "counts.p_exact"
+        words.append(said(key, p=verdict.p))
     return tuple(words)
 
 

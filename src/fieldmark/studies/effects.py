@@ -144,6 +144,19 @@ def interactions(
     return [Interaction(*what, verdict) for (what, _), verdict in zip(found, verdicts, strict=True)]
 
 
+def strongest(found: Sequence[Interaction]) -> list[Interaction]:
+    """The largest real interaction of every two axes: one is read, the 36 of a 4 x 4 grid not."""
+    largest: dict[tuple[str, str], Interaction] = {}
+    for each in found:
+        known = largest.get(each.axes)
+        size = abs(each.verdict.difference)
+        if each.verdict.answer == "real" and (
+            known is None or size > abs(known.verdict.difference)
+        ):
+            largest[each.axes] = each
+    return list(largest.values())
+
+
 def study_spread(cells: Sequence[AnsweredCell]) -> SeedSpread | None:
     """The cells' own spread between seeds, pooled; None where a cell has a single seed."""
     answers = [cell.answers for cell in cells]

@@ -12,6 +12,7 @@ from fieldmark.studies.effects import AnsweredCell, study_spread
 from fieldmark.studies.spread import LEVEL, SeedSpread, estimate
 from fieldmark.studies.verdict import CARE, Verdict, judge
 
+WORTH_SAVING = 0.1  # of the best cell's cost: times of one machine differ by less without a reason
 _DRAWS = 4000  # the optimism's own error is then 1/50 of a cell's standard error
 
 
@@ -63,6 +64,11 @@ class Cheapest:
     best_cost: float
     verdict: Verdict | None
 
+    @property
+    def saves(self) -> bool:
+        """Whether it costs so much less than the best that somebody may want it."""
+        return self.verdict is not None and self.cost <= (1 - WORTH_SAVING) * self.best_cost
+
     def describe(self, name: str | None = None, best: str = "the best") -> str:
         """One sentence and the verdict; a cell without a `name` is called by its position."""
         if self.verdict is None:
@@ -70,7 +76,7 @@ class Cheapest:
         name = name or f"cell {self.cell + 1}"
         return (
             f"The cheapest cell not shown to be worse than {best} is {name}, at "
-            f"{self.cost / self.best_cost:.0%} of the cost. {self.verdict.describe(best, name)}"
+            f"{self.cost / self.best_cost:.0%} of the cost. {self.verdict.describe(best, 'it')}"
         )
 
 

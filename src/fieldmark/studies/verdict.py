@@ -72,6 +72,11 @@ class Verdict:
     comparisons: int = 1
     needs: Needs | None = None
 
+    @property
+    def rests_on_p(self) -> bool:
+        """Whether p alone, exact or corrected, keeps it from being real: the interval would not."""
+        return self.answer == "cannot tell" and not self.low <= 0 <= self.high
+
     def describe(self, a: str = "A", b: str = "B") -> str:
         """One sentence in plain words; differences in points, per cent of the photos."""
         points = 100 * self.difference
@@ -100,6 +105,8 @@ class Verdict:
             words.append(f"{self.folds} folds")
         if self.comparisons > 1:
             words.append(f"one of {self.comparisons} comparisons")
+        if self.rests_on_p:
+            words.append(f"{'corrected' if self.comparisons > 1 else 'exact'} p = {self.p:.2g}")
         return ", ".join(words)
 
     def _scope(self) -> str:
