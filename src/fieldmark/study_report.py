@@ -17,6 +17,7 @@ from fieldmark.language import (
     setting_text,
     settings_words,
 )
+from fieldmark.report.cells import CellsOf
 from fieldmark.report.sentences import (
     best_sentence,
     cheapest_sentence,
@@ -37,7 +38,6 @@ from fieldmark.studies.effects import (
 from fieldmark.studies.learning_curve import fit_curve
 from fieldmark.studies.selection import best_cell, cheapest_cell
 from fieldmark.studies.study import Study
-from fieldmark.studies.table import summarize
 from fieldmark.study_axes import axes_table, guess_sentence, importance_sentence
 from fieldmark.terminal import Format, listing, tell
 
@@ -45,16 +45,26 @@ SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_bl
 
 
 def rows_of(study: Study) -> list[dict[str, object]]:
-    """A row a cell: its settings, the mean of its seeds, how many there are, its state."""
-    states = study.states()
+    """A row a cell: its settings, the mean of its seeds, what it takes to cite that, its state.
+
+    `low` and `high` are the mean's 95 % interval over photos, `spread` the standard deviation over
+    seeds.
+    """
+    states, cells = study.states(), CellsOf(study)
     rows: list[dict[str, object]] = []
-    for cell in study.cells:
-        found = summarize(study, cell, states)
+    for cell, found in cells.summaries:
+        low, high = cells.interval(found.mean)
         each = sorted({states[slot.key] for slot in study.slots_of(cell)})
         rows.append(
             {
                 **settings_of(cell),
+                "cell": cell.hash,
+                "metric": study.design.metric,
                 "mean": found.mean,
+                "low": low,
+                "high": high,
+                "spread": found.spread,
+                "photos": cells.photos,
                 "seeds": found.seeds,
                 "status": ", ".join(each),
                 "seconds": round(found.seconds, 2),

@@ -14,12 +14,13 @@ from fieldmark.diagnosis.finding import Finding
 from fieldmark.diagnosis.study_advice import next_experiments_of_study, study_command
 from fieldmark.diagnosis.study_evidence import StudyEvidence
 from fieldmark.language import Words, english
+from fieldmark.metrics import wilson_interval
 from fieldmark.report.cells import CellsOf, effects_section, study_answer
 from fieldmark.report.render import finding_text
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
 from fieldmark.studies.study import Study
-from fieldmark.study_report import sentences
+from fieldmark.study_report import rows_of, sentences
 
 PHOTOS = 400
 BASE = """\
@@ -358,3 +359,11 @@ def test_a_cheaper_cell_as_good_and_axes_that_interact_are_told(study):
             "Real: from image size 224 to 448 top-1 changes by 40.0 points more at batch size 64 "
             "than at 16 "
         )
+
+
+def test_a_number_can_be_cited_from_a_row(study):
+    made = study([BATCH], by("batch_size", 0.5, 0.6), seeds=2)
+    for row, cell, top1 in zip(rows_of(made), made.cells, (0.5, 0.6), strict=True):
+        low, high = wilson_interval(top1, PHOTOS)
+        told = {"cell": cell.hash, "metric": "val/top1", "mean": top1, "low": low, "high": high}
+        assert row.items() >= {**told, "spread": 0.0, "photos": PHOTOS, "seeds": 2}.items()
