@@ -199,7 +199,9 @@ def run_diagnosis(run: Run) -> str:
 
 
 def study_diagnosis(study: Study) -> str:
-    """The finding most worth knowing about a study."""
+    """The finding most worth knowing about a study; empty before any of its runs has ended."""
+    if not study.results():
+        return ""
     return most_worth(diagnose_study(study), study.folder)
 
 
