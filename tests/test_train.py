@@ -264,7 +264,7 @@ def test_a_folder_in_use_is_told_before_a_photo_is_read(
     elif there == "one photo":
         folder.mkdir()
         (folder / "a.jpg").touch()
-    with pytest.raises(SettingError, match=f"`{folder}` is not empty, or a file. Name another"):
+    with pytest.raises(SettingError, match=f"`{folder}` is not empty, or a file. Name another, or"):
         run(photos, folder)
     with pytest.raises(pytest.fail.Exception, match="a photo was read"):
         run(photos, tmp_path / "new")

@@ -98,7 +98,7 @@ def _gains(stage: StageEvidence, loss: Curve) -> tuple[dict[str, Number], float]
     "split",
     label="Far more epochs than needed",
     title="Stage {stage} took {epochs:.0f} epochs; top-1 on {split} was within chance of its end "
-    "after {needed:.0f} ({reached:.1%}, then {end:.1%}).",
+    "after {needed:.0f} ({reached:.1%}, then {end:.1%}, means of several looks).",
     cause="The stage is longer than val can make use of.",
     advice="Cut the length to some {cut:.0f} epochs, the schedule with it, and spend the time on "
     "other settings. Do not tune the length in a study.",
@@ -120,7 +120,7 @@ def too_long(stage: StageEvidence) -> Seen:
     "split",
     label="A second half that changes nothing",
     title="In stage {stage} top-1 on {split} was within chance of its end after {needed:.0f} of "
-    "{epochs:.0f} epochs ({reached:.1%}, then {end:.1%}).",
+    "{epochs:.0f} epochs ({reached:.1%}, then {end:.1%}, means of several looks).",
     cause="The stage is longer than val can make use of.",
     advice="A length of {cut:.0f} epochs, the schedule with it, should do.",
     refuted_by="Cut to {cut:.0f} epochs val is worse by more than chance.",

@@ -347,4 +347,4 @@ def check_room_for_a_run(folder: Path, recipe_text: str) -> None:
     there = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else ()
     others = (path for path in there if not durable.is_temporary(path.name))
     if any(path.name not in left or path.read_bytes() != left[path.name] for path in others):
-        raise SettingError(f"`{folder}` is not empty, or a file. Name another folder, or remove it.")
+        raise SettingError(f"`{folder}` is not empty, or a file. Name another, or remove it.")
