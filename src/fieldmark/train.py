@@ -178,7 +178,7 @@ class Training:
         """Freeze, train, measure, and check that what was frozen stayed so."""
         started = time.perf_counter()
         plan, inputs = self.enter(stage)
-        how = f"{stage.length} at batch {stage.batch_size}"
+        how = f"{stage.length.words} at batch {stage.batch_size}"
         self.ledger.say(f"stage {stage.name}: {'exact' if stage.solver == 'lbfgs' else how}")
         for line in plan.describe(stage.lr, stage.weight_decay):
             self.ledger.say(f"  {line}")
