@@ -50,7 +50,7 @@ LAYERS = tuple(
 DATA = tuple(
     f"data.{name}"
     for name in (
-        *("dataset", "tree", "cub", "lists", "corrections", "sources"),
+        *("dataset", "misspelt", "tree", "cub", "lists", "corrections", "sources"),
         *("portion", "split_files", "split", "chance", "policy", "augment", "mixing", "decoding"),
         *("colour", "twins", "transform", "loader", "cache", "audit"),
         *("toy_form", "toy_bird", "toy_scene", "toy_draw", "toy_plate", "toy"),

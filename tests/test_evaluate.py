@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fieldmark import predict
+from fieldmark import evaluate, predict
 from fieldmark.checked_yaml import check_text
 from fieldmark.duration import Duration
-from fieldmark.errors import DataError, RecordError, SettingError
+from fieldmark.errors import DataError, FieldmarkError, RecordError, SettingError
 from fieldmark.evaluate import evaluate_run, refit_recipe
 from fieldmark.ledger import Silent
 from fieldmark.predict import Predictor, find_photos
@@ -135,6 +135,23 @@ def test_the_test_split_is_opened_only_when_told_and_each_time_counted(finished:
         evaluate_run(finished.folder, "test", open_test=True)
         assert Run(finished.folder).test_openings == openings
     assert len(Run(finished.folder).predictions("test")) == 12
+
+
+def test_a_run_that_another_writes_to_is_told_before_a_photo_is_read(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+):
+    def read(*_: object) -> None:
+        pytest.fail("a photo was read")
+
+    monkeypatch.setattr(evaluate, "content_hash", read)
+    with (
+        RunWriter.open(finished.folder),
+        pytest.raises(FieldmarkError, match=r"metrics\.jsonl` is being written by another process"),
+    ):
+        evaluate_run(finished.folder)
+    with pytest.raises(pytest.fail.Exception, match="a photo was read"):
+        evaluate_run(finished.folder)
+    assert Run(finished.folder).status == "finished"
 
 
 def test_a_refit_trains_on_train_and_val_together(finished: Run, tmp_path: Path):

@@ -11,6 +11,7 @@ from fieldmark.data.audit import Audit
 from fieldmark.data.colour import colour_notes
 from fieldmark.data.corrections import corrected
 from fieldmark.data.dataset import Photo, PhotoSet, photo_set
+from fieldmark.data.misspelt import misspelt_notes
 from fieldmark.data.sources import _grouped_by_name
 from fieldmark.data.split import Split, _lacking, _torn, make_split
 from fieldmark.data.twins import near_twin_notes, twin_notes
@@ -65,6 +66,8 @@ def splits(count: int) -> list[str]:
 
 def files(count: int, tmp_path: Path) -> list[str]:
     found = list(_notes(replace(of(some(1)), ignored=("a.txt",) * count), NO_SPLIT))
+    slips = [p for label in range(count) for p in some(1, label)] + some(10, 2)
+    found += misspelt_notes(of(slips, ("crowned finsh", "crownd finch", "crowned finch")))
     found += _grouped_by_name(of([*some(count), *some(3, 1)]), r"(bunting)").notes
     everyone = [*some(3), *some(3, 1), *some(3, 2)]
     gone = [p.key for p in everyone if p.label < count][: 3 * count]

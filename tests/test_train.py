@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fieldmark import machine
+from fieldmark import build, machine
 from fieldmark.checked_yaml import check_text
 from fieldmark.data import transform
 from fieldmark.errors import DataError, RecipeError, SettingError, TrainingError
@@ -248,6 +248,27 @@ def test_a_folder_in_use_is_not_overwritten(finished: Run, photos: Path):
     with pytest.raises(SettingError, match="is not empty"):
         run(photos, finished.folder)
     assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("there", ["a file", "another run", "one photo"])
+def test_a_folder_in_use_is_told_before_a_photo_is_read(
+    there: str, finished: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def read(*_: object, **__: object) -> None:
+        pytest.fail("a photo was read")
+
+    monkeypatch.setattr(build, "check_photos", read)
+    folder = finished.folder if there == "another run" else tmp_path / "out"
+    if there == "a file":
+        folder.touch()
+    elif there == "one photo":
+        folder.mkdir()
+        (folder / "a.jpg").touch()
+    with pytest.raises(SettingError, match=f"`{folder}` is not empty, or a file. Name another, or"):
+        run(photos, folder)
+    with pytest.raises(pytest.fail.Exception, match="a photo was read"):
+        run(photos, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_pattern_that_decides_over_nothing_stops_before_training(photos: Path, tmp_path: Path):

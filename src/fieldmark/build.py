@@ -17,6 +17,7 @@ from fieldmark.data.augment import Augment
 from fieldmark.data.colour import colour_notes
 from fieldmark.data.dataset import Photo, PhotoSet, content_hash, listed, short_hash
 from fieldmark.data.decoding import decoders
+from fieldmark.data.misspelt import misspelt_notes
 from fieldmark.data.sources import read_photos
 from fieldmark.data.split import Split, make_split, reduced, without
 from fieldmark.data.transform import PIXELS_VERSION, View, default_resize_size
@@ -258,7 +259,7 @@ def _notes(photos: PhotoSet, split: Split) -> tuple[str, ...]:
     others = photos.ignored
     counted = count_of(len(others), "file is no photo", "files are no photos")
     told = [f"{counted} of a class: {listed(others)}"] if others else []
-    return (*photos.notes, *told, *split.notes)
+    return (*photos.notes, *misspelt_notes(photos), *told, *split.notes)
 
 
 def _stop_for(audit: Audit, may_be_skipped: Set[str]) -> None:

@@ -66,7 +66,7 @@ def diagnose(
     else:
         study = Study.open(folder)
         findings = diagnose_study(study)
-        experiments = next_experiments_of_study(study, findings)
+        experiments = next_experiments_of_study(study, findings, corrections)
         best = best_run(study)
         of_best = rest_of(best, findings) if best else []
     written = write_corrections(study, findings, corrections) if study and corrections else ""
@@ -76,12 +76,12 @@ def diagnose(
         listing(console, [row_of(finding) for finding in chosen], title="", how=how)
         return
     show(console, findings, experiments, everything=everything)
-    if written:
-        console.print(written, highlight=False, soft_wrap=True)
     if best:
         name = best.folder.relative_to(folder)
         console.print(f"\n[bold]The best cell's first run[/bold], {name}", highlight=False)
         show(console, of_best, [], everything=everything)
+    if written:  # last, as what was asked for
+        console.print(f"\n{written}", highlight=False, markup=False, soft_wrap=True)
 
 
 def write_corrections(study: Study, findings: Sequence[Finding], path: Path) -> str:
@@ -199,7 +199,9 @@ def run_diagnosis(run: Run) -> str:
 
 
 def study_diagnosis(study: Study) -> str:
-    """The finding most worth knowing about a study."""
+    """The finding most worth knowing about a study; empty before any of its runs has ended."""
+    if not study.results():
+        return ""
     return most_worth(diagnose_study(study), study.folder)
 
 

@@ -47,7 +47,13 @@ class Duration:
         return max(1, math.floor(self.amount * scale + 0.5))
 
     def __str__(self) -> str:
+        """As recipes are written, and hashed."""
         return f"{self.amount:g} {self.unit}"
+
+    @property
+    def words(self) -> str:
+        """As people read it: `1 epoch`, `2 epochs`."""
+        return str(self).removesuffix("s") if str(self).startswith("1 ") else str(self)
 
 
 DurationField = Annotated[

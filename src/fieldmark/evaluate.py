@@ -67,9 +67,9 @@ def evaluate_run(
     chosen = [photos.photos[i] for i in getattr(Split.from_json(written, photos), split)]
     if not chosen:
         raise DataError(f"{folder} has no {split} photos.")
-    now = {one.key: short_hash(content_hash(one.path)) for one in chosen if one.path.is_file()}
-    check_contents(folder, written, now)
-    with RunWriter.open(folder) as writer:
+    with RunWriter.open(folder) as writer:  # which another may hold: before photos are read
+        now = {one.key: short_hash(content_hash(one.path)) for one in chosen if one.path.is_file()}
+        check_contents(folder, written, now)
         if split == "test":
             writer.count_test_opening()
         logits = photo_logits(predictor.model, predictor.view, chosen, predictor.dtype)

@@ -54,7 +54,7 @@ def duration(seconds: float) -> Said:
     return said("value.hours", hours=seconds / 3600)
 
 
-def counted(key: str, count: int) -> Said:
+def counted(key: str, count: float) -> Said:
     """So many of something; one of it has a sentence of its own."""
     return said(f"{key}.one" if count == 1 else f"{key}.many", count=count)
 

@@ -7,20 +7,23 @@ from typing import Literal
 
 from rich.console import Console
 
+from fieldmark.data.dataset import listed
+from fieldmark.diagnosis.diagnose import best_run
 from fieldmark.errors import RecordError, SettingError, count_of
 from fieldmark.language import counted, english, metric_text, settings_words
 from fieldmark.shipped import find_design
 from fieldmark.source import Source
 from fieldmark.studies import control
 from fieldmark.studies.answers import read_answers
+from fieldmark.studies.catalog import CELLS
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.compare import compare as judge
 from fieldmark.studies.executor import Executor, LocalExecutor
-from fieldmark.studies.folders import no_such
+from fieldmark.studies.folders import from_here, no_such
 from fieldmark.studies.ray_executor import RayExecutor
 from fieldmark.studies.results import Result
 from fieldmark.studies.run import MANIFEST, Run
-from fieldmark.studies.study import Study
+from fieldmark.studies.study import JOURNAL, Study
 from fieldmark.studies.trial import OUT_OF_FOLD, Tell
 from fieldmark.study_looks import see_shown_run
 from fieldmark.study_plan import folder_of, foreseen
@@ -38,6 +41,7 @@ def compare(
     """Print the verdict on two runs, or on two folders of one recipe's runs."""
     if not 0 < care < 100:
         raise SettingError(f"--care is in points, between 0 and 100, got {care:g}. Use 1.")
+    _refuse_studies(a, b)
     sides = [runs_in(a), runs_in(b)]
     split = split or _shared_split([run for side in sides for run in side])
     of_a, of_b = (read_answers(side, split) for side in sides)
@@ -61,6 +65,26 @@ def compare(
     row: dict[str, object] = {"a": str(a), "b": str(b), "split": split, "answer": verdict.answer}
     numbers = ("difference", "low", "high", "p", "about", "photos", "care")
     listing(console, [row | {name: getattr(verdict, name) for name in numbers}], title="", how=how)
+
+
+def _refuse_studies(*folders: Path) -> None:
+    """Say what can be done with studies, which hold runs of many recipes."""
+    studies = [Study.open(folder) for folder in folders if (folder / JOURNAL).is_file()]
+    if not studies:
+        return
+    best = [best_run(study) for study in studies]
+    cells = [
+        str(from_here(run.folder.parent)) if run else f"{study.folder}/{CELLS}/CELL"
+        for study, run in zip(studies, best, strict=True)
+    ]
+    lines = [
+        f"{listed(f'`{study.folder}`' for study in studies)}: a study's runs are of many recipes, "
+        "and two recipes are compared at a time.",
+        f"Compare cells or runs; of the best: {', '.join(cells)}.",
+        "Or ask both settings in one study, as values of an axis, which judges each pair.",
+        *(f"What it found: fieldmark report {study.folder}" for study in studies),
+    ]
+    raise RecordError("\n  ".join(lines))
 
 
 def _openings(split: str, sides: Sequence[Sequence[Path]]) -> str:

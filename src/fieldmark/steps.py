@@ -7,6 +7,7 @@ from itertools import islice
 
 from fieldmark.build import Task, seed_for
 from fieldmark.duration import Duration
+from fieldmark.errors import SettingError
 from fieldmark.inputs import PhotoInputs, StageInputs, stage_loss, training_steps
 from fieldmark.ledger import Ledger
 from fieldmark.recipe import Stage
@@ -20,6 +21,23 @@ from fieldmark.training.world import world
 
 MOST_WAITING = 0.3  # of the time, before it is said what to do
 RECORDS_A_STAGE = 200  # running loss: enough for a smooth curve, few enough to read at once
+
+
+def check_judged(task: Task) -> None:
+    """Refuse stages that go by the loss on `val` where there is none, as in a refit.
+
+    Raises:
+        SettingError: a stage has `stop_after`, or the schedule `plateau`, without `val`.
+    """
+    for stage in task.recipe.stages:
+        asked = {"`stop_after`": stage.stop_after, "`plateau`": stage.schedule.name == "plateau"}
+        if not task.part("val") and any(asked.values()):
+            keys = " and ".join(key for key, value in asked.items() if value)
+            raise SettingError(
+                f"Stage {stage.name} goes by the loss on `val` ({keys}), and no photo is in `val`. "
+                f"Set `stages.{stage.name}.stop_after=null` and another schedule, with the length "
+                "that was found, or keep photos for `val`."
+            )
 
 
 class StageSteps:

@@ -24,9 +24,9 @@ from fieldmark.looked import keep_looks
 from fieldmark.metrics import classification_metrics
 from fieldmark.recipe import Recipe, Stage
 from fieldmark.rehearsed import keep_what_holds
-from fieldmark.steps import StageSteps
+from fieldmark.steps import StageSteps, check_judged
 from fieldmark.studies.onlooker import Onlooker
-from fieldmark.studies.run import WEIGHTS, Run, RunWriter
+from fieldmark.studies.run import WEIGHTS, Run, RunWriter, check_room_for_a_run
 from fieldmark.studies.trial import PrunedError, Watch, after_stage
 from fieldmark.training.checkpoint import Checkpoint
 from fieldmark.training.features import FeatureStore
@@ -70,9 +70,12 @@ def train(
         PrunedError: `watch` ended it; the run is marked so, with the reason.
         FieldmarkError: something the user can mend; the run is marked failed, with the reason.
     """
+    recipe = settled(recipe)
+    if world().leads:  # before a photo is read; of two at once `begin` decides who may
+        check_room_for_a_run(folder, recipe.to_yaml())
     reporter = reporter if world().leads else Silent()
-    task = prepare(settled(recipe), store, reporter, open_test=open_test)
-    _check_judged(task)
+    task = prepare(recipe, store, reporter, open_test=open_test)
+    check_judged(task)
     with begin(world().heard(folder), task) as writer:
         if rehearsals and world().leads:
             keep_what_holds(task.recipe, rehearsals, writer.folder)
@@ -116,19 +119,6 @@ def prepare(
         open_test=open_test,
         progress=lambda done, total: reporter.progress("photos", done, total, {}),
     )
-
-
-def _check_judged(task: Task) -> None:
-    """Refuse stages that go by the loss on `val` where there is none, as in a refit."""
-    for stage in task.recipe.stages:
-        asked = {"`stop_after`": stage.stop_after, "`plateau`": stage.schedule.name == "plateau"}
-        if not task.part("val") and any(asked.values()):
-            keys = " and ".join(key for key, value in asked.items() if value)
-            raise SettingError(
-                f"Stage {stage.name} goes by the loss on `val` ({keys}), and no photo is in `val`. "
-                f"Set `stages.{stage.name}.stop_after=null` and another schedule, with the length "
-                "that was found, or keep photos for `val`."
-            )
 
 
 def begin(folder: Path, task: Task) -> RunWriter:
@@ -188,7 +178,7 @@ class Training:
         """Freeze, train, measure, and check that what was frozen stayed so."""
         started = time.perf_counter()
         plan, inputs = self.enter(stage)
-        how = f"{stage.length} at batch {stage.batch_size}"
+        how = f"{stage.length.words} at batch {stage.batch_size}"
         self.ledger.say(f"stage {stage.name}: {'exact' if stage.solver == 'lbfgs' else how}")
         for line in plan.describe(stage.lr, stage.weight_decay):
             self.ledger.say(f"  {line}")

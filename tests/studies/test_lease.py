@@ -132,8 +132,10 @@ def test_a_lease_of_a_killed_process_of_this_machine_is_free_at_once(tmp_path, c
         assert holder.stdout.readline() == "held\n"
         holder.send_signal(signal.SIGSTOP)  # asleep is not dead: it may wake up
         assert Leases(tmp_path, "b").take("group") is None
+        assert holder_of(tmp_path, "group") == "a"
         holder.kill()
         holder.wait()
+    assert holder_of(tmp_path, "group") is None
     taken = Leases(tmp_path, "b").take("group")
     assert (taken.token, taken.lost) == (2, (1,))  # and its places are still fenced off
 

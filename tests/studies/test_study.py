@@ -1,6 +1,7 @@
 """A study's folder: what it remembers, what it plans, and how it is found again."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -89,6 +90,23 @@ def test_states_follow_leases_and_records(design, tmp_path):
     result = Study.open(tmp_path / "s").results()[group.slots[0].key]
     assert result.folder == tmp_path / "s" / "cells" / result.cell / "seed-0.1"
     assert (result.metrics, result.seconds) == ({"out_of_fold/top1": 0.5}, 2.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_cells_of_a_worker_that_died_here_are_not_running(design, tmp_path):
+    study = Study.create(tmp_path / "s", design())
+    folder = tmp_path / "s" / "leases"
+    lease = Leases(folder, "me").take(study.groups()[0].key)
+    assert list(study.states().values())[:5] == ["running"] * 4 + ["waiting"]
+    path = lease.folder / "1.json"
+    said = [sys.executable, "-c", "from fieldmark import processes; print(processes.mark())"]
+    dead = subprocess.run(said, capture_output=True, text=True, check=True).stdout.strip()
+    held = json.loads(path.read_bytes())
+    path.write_text(json.dumps(held | {"process": dead}), encoding="utf-8")
+    assert set(study.states().values()) == {"waiting"}
+    boot, *rest = dead.split(" ")  # of another machine nobody here knows whether it is dead
+    path.write_text(json.dumps(held | {"process": " ".join([boot[::-1], *rest])}), encoding="utf-8")
+    assert list(study.states().values())[:5] == ["running"] * 4 + ["waiting"]
 
 
 def test_numbers_that_are_none_survive(design, tmp_path):

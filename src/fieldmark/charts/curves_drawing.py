@@ -14,7 +14,7 @@ import polars as pl
 
 from fieldmark.charts.curves import METRICS, CurvesData, curves_data, recorded
 from fieldmark.charts.look import COLOURS, FAINT, INK, PANES, PAPER
-from fieldmark.language import Words
+from fieldmark.language import Words, counted
 from fieldmark.studies.run import Run
 
 WIDTH, NARROWEST, AXIS_WIDTH = 290, 76, 34  # pixels of a panel, a stage in it, its labels
@@ -79,7 +79,8 @@ def _value_pane(
 ) -> list[Any]:
     mine = data.curves.filter(pl.col("stage_index") == stage["stage_index"])
     x = _x(stage, say, labels=x_labels)
-    epochs = "" if stage["epochs"] is None else say("charts.epochs", count=stage["epochs"])
+    count = stage["epochs"]
+    epochs = "" if count is None else say(counted("charts.epochs", float(f"{count:.3g}")))
     # No titles: those would move with the labels of an axis.
     layers = [_text(stage["name"], INK, x=1, y=-18, bold=True), _text(epochs, FAINT, x=1, y=-6)]
     for split, colour in COLOURS.items():

@@ -72,6 +72,8 @@ def read_table(
 ) -> list[tuple[int, Row]]:
     """The named columns of each row that is not blank, and its number; an empty cell is None.
 
+    Rows are numbered as a spreadsheet shows them: the line of names is row 1, where there is one.
+
     Raises:
         DataError: The table can't be read or lacks a required column.
     """
@@ -110,7 +112,8 @@ def read_table(
     cells = table.select(
         pl.col(name).cast(pl.String).str.strip_chars().replace("", None) for name in kept
     )
-    rows = enumerate(zip(cells.iter_rows(named=True), blank, strict=True), start=1)
+    first = 1 if path.suffix.lower() == ".parquet" else 2
+    rows = enumerate(zip(cells.iter_rows(named=True), blank, strict=True), start=first)
     return [(number, row) for number, (row, is_blank) in rows if not is_blank]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from fieldmark.data.dataset import PARTS, PhotoSet, listed
+from fieldmark.data.misspelt import misspelt
 from fieldmark.data.portion import are_grouped, deal, first_part, groups, pick, share
 from fieldmark.data.split_files import marked, read_split
 from fieldmark.errors import DataError, SettingError, count_of
@@ -302,8 +303,9 @@ def _check_fraction(name: str, value: float) -> None:
 
 def _check_counts(photos: PhotoSet, pool: Iterable[int], needed: int, where: str) -> None:
     counts = Counter(photos.photos[i].label for i in pool)
+    meant = {tiny: f", {photos.class_names[of]}?" for tiny, of in misspelt(photos).items()}
     short = [
-        f"{name} ({counts[label]})"
+        f"{name} ({counts[label]}{meant.get(label, '')})"
         for label, name in enumerate(photos.class_names)
         if counts[label] < needed
     ]

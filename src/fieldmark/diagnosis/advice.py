@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fieldmark.diagnosis.evidence import RunEvidence, StageEvidence, gather
 from fieldmark.diagnosis.finding import Finding
+from fieldmark.duration import Duration
 from fieldmark.recipe import Stage
 from fieldmark.studies.run import Run
 
@@ -51,7 +52,7 @@ def _freer(stage: Stage, finding: Finding) -> Changes:
 
 
 def _cut(_: Stage, finding: Finding) -> Changes:
-    return {"length": f"{float(finding.numbers['cut']):.0f} epochs"}
+    return {"length": Duration(round(float(finding.numbers["cut"])), "epochs").words}
 
 
 def _calmer(stage: Stage, _: Finding) -> Changes:

@@ -5,6 +5,7 @@ import numpy as np
 from fieldmark.diagnosis.curve import Curve, fall_left, middle
 from fieldmark.diagnosis.evidence import RunEvidence, StageEvidence, any_stage, lacks, last_stage
 from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
+from fieldmark.duration import Duration
 
 SETTLED = 0.15  # of val loss's fall in the second half of progress: less is none; ours
 STILL_GAINING = 0.3  # of it, with top-1 up by a standard error: there twice the length gained; ours
@@ -85,7 +86,9 @@ def _gains(stage: StageEvidence, loss: Curve) -> tuple[dict[str, Number], float]
         "end": loss.last,
         "best_step": int(loss.steps[int(loss.values.argmin())]),
         "last_step": int(loss.steps[-1]),
-        "longer": f"{2 * length.amount:g} {length.unit}" if length else f"{2 * stage.steps} steps",
+        "longer": Duration(2 * length.amount, length.unit).words
+        if length
+        else f"{2 * stage.steps} steps",
     }
     return numbers, left
 
@@ -98,11 +101,11 @@ def _gains(stage: StageEvidence, loss: Curve) -> tuple[dict[str, Number], float]
     "split",
     label="Far more epochs than needed",
     title="Stage {stage} took {epochs:.0f} epochs; top-1 on {split} was within chance of its end "
-    "after {needed:.0f} ({reached:.1%}, then {end:.1%}).",
+    "after {needed:.0f} ({reached:.1%}, then {end:.1%}, means of several looks).",
     cause="The stage is longer than val can make use of.",
-    advice="Cut the length to some {cut:.0f} epochs, the schedule with it, and spend the time on "
-    "other settings. Do not tune the length in a study.",
-    refuted_by="Cut to {cut:.0f} epochs val is worse by more than chance.",
+    advice="Cut the length to some {cut:.0f} of its {epochs:.0f} epochs, the schedule with it, and "
+    "spend the time on other settings. Do not tune the length in a study.",
+    refuted_by="Cut to {cut:.0f} of {epochs:.0f} epochs val is worse by more than chance.",
     otherwise="top-1 on {split} comes within chance of its end after {needed:.0f} of "
     "{epochs:.0f} epochs",
 )
@@ -120,10 +123,10 @@ def too_long(stage: StageEvidence) -> Seen:
     "split",
     label="A second half that changes nothing",
     title="In stage {stage} top-1 on {split} was within chance of its end after {needed:.0f} of "
-    "{epochs:.0f} epochs ({reached:.1%}, then {end:.1%}).",
+    "{epochs:.0f} epochs ({reached:.1%}, then {end:.1%}, means of several looks).",
     cause="The stage is longer than val can make use of.",
-    advice="A length of {cut:.0f} epochs, the schedule with it, should do.",
-    refuted_by="Cut to {cut:.0f} epochs val is worse by more than chance.",
+    advice="Some {cut:.0f} of its {epochs:.0f} epochs, the schedule with them, should do.",
+    refuted_by="Cut to {cut:.0f} of {epochs:.0f} epochs val is worse by more than chance.",
     otherwise="top-1 on {split} comes within chance of its end after {needed:.0f} of "
     "{epochs:.0f} epochs",
 )
@@ -147,17 +150,18 @@ def _settled(stage: StageEvidence, within: float) -> Seen:
     below = np.flatnonzero(smooth < end - stage.error(stage.split, end))
     first = min(int(below[-1]) + 1, len(after) - 1) if len(below) else 0  # the last may be below
     needed = float(after.steps[first] - stage.first_step) / stage.steps_per_epoch
+    cut = max(1.0, 1.5 * needed)
     numbers: dict[str, Number] = {
         "stage": stage.name,
         "split": stage.split,
         "epochs": stage.epochs,
         "needed": needed,
-        "cut": max(1.0, 1.5 * needed),
+        "cut": cut,
         "reached": float(smooth[first]),
         "end": end,
     }
     left = (fall_left(loss, stage.progress(loss.steps)) if len(loss) else None) or 0.0
-    if needed <= within * stage.epochs and left < SETTLED:
+    if needed <= within * stage.epochs and left < SETTLED and cut < stage.epochs:
         return fires(after.place(first), **numbers)
     return clear(**numbers)
 

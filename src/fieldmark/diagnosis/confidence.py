@@ -41,8 +41,8 @@ def overconfident(stage: StageEvidence) -> Seen:
         "split": stage.split,
         "lowest": lowest,
         "end": loss.late_mean,
-        "top1": 1 - wrong.late_mean,
-        "best": best,
+        "top1": 1 - wrong.last,  # as tables have it; what fires is judged by means
+        "best": 1 - float(wrong.values.min()),
         "step": int(loss.steps[low]),
     }
     holds = not wrong.has_risen(SURE * stage.error(stage.split, best))
@@ -76,7 +76,7 @@ def worse_than_guessing(stage: StageEvidence) -> Seen:
     share, chance = top1.late_mean, 1 / max(2, stage.classes)
     numbers: dict[str, Number] = {
         "split": stage.split,
-        "top1": share,
+        "top1": top1.last,
         "loss": loss.late_mean,
         "guessing": -log(chance),
     }

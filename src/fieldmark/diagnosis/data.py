@@ -61,9 +61,10 @@ def copies_across_splits(run: RunEvidence) -> Seen:
     "mean-class top-1",
     label="Classes without photos",
     title="{count} of {classes} classes have no photos in {where}: {names}.",
-    cause="A folder is empty or named otherwise, or a list left them out.",
-    advice="Put their photos back, or take the classes out of the data; until then no model can "
-    "name them.",
+    cause="Their name is misspelt, a list left them out, or they have too few photos for every "
+    "part.",
+    advice="Put their photos back, join misspelt classes to the right ones by `data.corrections`, "
+    "or take the classes out of the data; until then they can't be learned, or not be judged.",
     refuted_by="Their photos are in {where} under these names.",
     otherwise="all {classes} classes have photos in {where}",
 )

@@ -25,9 +25,9 @@ THIRDS_SURE, LOOKS_SURE = 2.5, 3.5  # where three thirds, or all looks, are trie
     "minitrain",
     "weight decay",
     label="Overfitting that costs accuracy",
-    title="Top-1 on {split} falls from {best:.1%} at step {best_step:,} to {end:.1%}, while "
-    "that on minitrain goes on to {train:.1%}: {lost_points:.1f} points, of which "
-    "{chance_points:.1f} could be chance.",
+    title="Top-1 on {split}, a mean of several looks, falls from {best:.1%} at step {best_step:,} "
+    "to {end:.1%}, while that on minitrain goes on to {train:.1%}: {lost_points:.1f} points, of "
+    "which {chance_points:.1f} could be chance.",
     cause="Too little holds the model back for so long a training.",
     advice="Take the weights of step {best_step:,} (`best.safetensors`) for now. Then try in this "
     "order: more photos, augmentation, label smoothing, dropout, weight decay, a shorter vector, "
@@ -87,8 +87,8 @@ def memorised(stage: StageEvidence) -> Seen:
     error = stage.error(stage.split, best)
     reached = wrong.smooth.values <= wrong.late_mean + error
     numbers: dict[str, Number] = {
-        "train": train.late_mean,
-        "val": val,
+        "train": train.last,  # as tables have it; what fires is judged by means
+        "val": 1 - wrong.last,
         "split": stage.split,
         "step": int(wrong.steps[reached.argmax()]),
     }
@@ -137,8 +137,8 @@ def underfitting(stage: StageEvidence) -> Seen:
         return ends
     train, val, error = ends
     numbers: dict[str, Number] = {
-        "train": train,
-        "val": val,
+        "train": stage.clean("top1").last,
+        "val": stage.val("top1").last,
         "split": stage.split,
         "chance_points": 100 * SURE * error,
     }

@@ -225,6 +225,8 @@ def too_few_trials(evidence: StudyEvidence) -> Seen:
     spaces = len(evidence.study.design.spaces)
     if not spaces:
         return unknown("no_such_axis", what="a space")
+    if short := evidence.lacks(1):
+        return short
     places = max(1, len(evidence.study.design.grid()))
     trials = len(evidence.finished) // places
     if spaces < 2 or trials >= FEWEST_TRIALS:

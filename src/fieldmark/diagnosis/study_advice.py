@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from fieldmark.diagnosis.advice import Changes, Experiment, as_text, changes_of
@@ -26,10 +27,17 @@ class Asked(NamedTuple):
     keeps: bool = True
 
 
-def next_experiments_of_study(study: Study, findings: Sequence[Finding]) -> list[Experiment]:
+def next_experiments_of_study(
+    study: Study, findings: Sequence[Finding], corrections: Path | None = None
+) -> list[Experiment]:
     """More seeds, trials or settings, by which what is done is kept; or the study anew, changed.
 
     Of what its runs share, only what touches the answer: no setting that was not chosen is mended.
+
+    Args:
+        study: What was asked so far.
+        findings: Of its checks.
+        corrections: The file that the labels likely to be wrong are written to, where they are.
     """
     results = study.results().values()
     finished = [result.seconds for result in results if result.status == "finished"]
@@ -37,7 +45,8 @@ def next_experiments_of_study(study: Study, findings: Sequence[Finding]) -> list
     found: dict[str, Experiment] = {}
     for finding in findings:
         if finding.suspects:
-            found["labels"] = _look_at_labels(study, finding)
+            seconds = each * len(study.slots()) if each is not None else None
+            found["labels"] = _mend_labels(study, finding, corrections, seconds)
         asked = _asked(study, finding) if finding.outcome == "fires" else None
         if asked is None:
             continue
@@ -48,8 +57,14 @@ def next_experiments_of_study(study: Study, findings: Sequence[Finding]) -> list
     return list(found.values())
 
 
-def _look_at_labels(study: Study, finding: Finding) -> Experiment:
+def _mend_labels(
+    study: Study, finding: Finding, corrections: Path | None, seconds: float | None
+) -> Experiment:
+    """Write the labels down; where that is done, ask anew with them."""
     folder = study.folder
+    if corrections:
+        command = study_command(study, f"data.corrections={corrections}", anew=True)
+        return Experiment(finding.check, command, seconds, finding.refuted_by)
     words = ("fieldmark", "diagnose", str(folder), "--corrections", f"{folder}-labels.csv")
     return Experiment(finding.check, shlex.join(words), None, finding.refuted_by)
 

@@ -125,10 +125,14 @@ class Leases:
 
 
 def holder_of(folder: Path, name: str) -> str | None:
-    """Who has the lease of this name, or had it when it was killed; None: nobody."""
+    """Who has the lease of this name; None: nobody, or one of this machine that is dead.
+
+    Whoever died on another machine has it until it is taken over.
+    """
     tokens = tokens_of(folder / name)
     content = _read(folder / name, tokens[-1]) if tokens else b""
-    return None if not content or _is_released(content) else json.loads(content)["owner"]
+    is_over = not content or _is_released(content) or processes.is_surely_dead(_process(content))
+    return None if is_over else json.loads(content)["owner"]
 
 
 def tokens_of(folder: Path) -> list[int]:

@@ -185,7 +185,7 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         Raises:
             SettingError: the folder is not empty, or the manifest lacks `class_names`.
         """
-        _check_room_for_a_run(folder, recipe_text)
+        check_room_for_a_run(folder, recipe_text)
         if "class_names" not in manifest:
             raise SettingError(f"A manifest needs `class_names`, got only {sorted(manifest)}.")
         started = {"format": FORMAT, "status": "running", "started": durable.now(), **manifest}
@@ -194,7 +194,7 @@ class RunWriter(AbstractContextManager["RunWriter"]):
         writer = cls(folder, started)  # first, for it locks out whoever begins here as well
         with ExitStack() as stack:
             stack.callback(writer.close)  # where what follows can't be written
-            _check_room_for_a_run(folder, recipe_text)
+            check_room_for_a_run(folder, recipe_text)
             durable.replace(folder / RECIPE, recipe_text.encode())
             durable.replace(folder / MANIFEST, content)
             stack.pop_all()
@@ -341,10 +341,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_room_for_a_run(folder: Path, recipe_text: str) -> None:
-    """Refuse a folder that holds more than a run killed before its manifest leaves."""
+def check_room_for_a_run(folder: Path, recipe_text: str) -> None:
+    """Refuse by a `SettingError` what holds more than a run killed before its manifest leaves."""
     left = {RECIPE: recipe_text.encode(), METRICS: b""}
-    there = folder.iterdir() if folder.is_dir() else ()
+    there = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else ()
     others = (path for path in there if not durable.is_temporary(path.name))
     if any(path.name not in left or path.read_bytes() != left[path.name] for path in others):
-        raise SettingError(f"`{folder}` is not empty. Name another folder, or remove this one.")
+        raise SettingError(f"`{folder}` is not empty, or a file. Name another, or remove it.")

@@ -246,7 +246,7 @@ class Study:
         return slots[: max(0, place - pruner.ahead)]
 
     def states(self) -> dict[tuple[str, int], State]:
-        """How each slot is; one whose worker was killed is `running` until it is taken over."""
+        """How each slot is; one whose worker died elsewhere is `running` until it is taken over."""
         states: dict[tuple[str, int], State] = {}
         for group in self.groups():
             held = holder_of(self.folder / LEASES, group.key)
