@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from fieldmark.cli import app
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.questions import runs_in
+from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
+from fieldmark.studies.study import Study
 
 NAMES = ["crow", "raven"]
 PHOTOS = 200
@@ -83,6 +85,53 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         done = runner.invoke(app, ["compare", *arguments])
         assert isinstance(done.exception, kind)
         assert message in str(done.exception)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """A study of two cells, of which the second is better; and no result yet in a copy."""
+    asked = {
+        "name": "sizes",
+        "question": "Which?",
+        "base": "base",
+        "axes": [{"key": "data.image_size", "values": [224, 336]}],
+        "objective": {"folds": "none"},
+    }
+    design = Design.read(json.dumps(asked), lambda _: RECIPE % (0, 1))
+    Study.create(tmp_path / "empty", design)
+    made = Study.create(tmp_path / "sizes", design)
+    for number, slot in enumerate(made.slots()):
+        place = made.folder / "cells" / slot.cell.hash
+        _run(place / "seed-0.1", 100 + 50 * number)
+        record = {
+            "status": "finished",
+            "metrics": {"val/top1": 0.5 + 0.25 * number},
+            "seconds": 1,
+            "reason": None,
+            "folder": "seed-0.1",
+            "time": 0,
+        }
+        (place / "seed-0.1.json").write_text(json.dumps(record))
+    return made
+
+
+def test_of_studies_it_is_told_what_can_be_compared(study: Study, tmp_path: Path) -> None:
+    a, empty = study.folder, tmp_path / "empty"
+    run = a / "cells" / study.cells[0].hash / "seed-0.1"
+    best = f"{a}/cells/{study.cells[1].hash}"
+    for sides, cells in (
+        ((a, empty), f"{best}, {empty}/cells/CELL"),
+        ((run, a), best),
+        ((a, run), best),
+    ):
+        done = CliRunner().invoke(app, ["compare", *map(str, sides)])
+        assert isinstance(done.exception, RecordError)
+        said = str(done.exception)
+        assert f"Compare cells or runs; of the best: {cells}.\n" in said
+        assert "Or ask both settings in one study, as values of an axis" in said
+        assert f"fieldmark report {a}" in said
+    told = " ".join(_told(str(run.parent), best).split())  # as advised
+    assert "Real: " in told
 
 
 def test_a_run_is_itself(tmp_path: Path) -> None:

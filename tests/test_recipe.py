@@ -226,6 +226,25 @@ def test_environment_and_home_are_filled_in(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
+    ("text", "written", "words"),
+    [
+        ("1 epoch", "1 epochs", "1 epoch"),
+        ("1.0 steps", "1 steps", "1 step"),
+        ("1 %", "1 %", "1 %"),
+        ("1.5 epochs", "1.5 epochs", "1.5 epochs"),
+        ("10 epochs", "10 epochs", "10 epochs"),
+    ],
+)
+def test_one_epoch_is_said_as_people_say_it_and_written_as_ever(
+    text: str, written: str, words: str
+):
+    """What is written is hashed, so it stays."""
+    found = Duration.parse(text)
+    assert (str(found), found.words) == (written, words)
+    assert Duration.parse(found.words) == found
+
+
+@pytest.mark.parametrize(
     ("text", "steps"),
     [
         ("500 steps", 500),

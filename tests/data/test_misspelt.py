@@ -51,7 +51,7 @@ def test_a_slip_is_told_with_what_is_meant_and_what_to_do(tiny: str, large: str)
     "counts",
     [
         {"Crested Finch": 1, "Crowned Finch": 30},  # another bird
-        {"Crowned Finsh": 4, "Crowned Finch": 39},  # less than ten times as many
+        {"Crowned Finsh": 4, "Crowned Finch": 19},  # less than five times as many
         {"Crowned Finsh": 6, "Crowned Finch": 600},  # six photos are no slip
         {"class 1": 1, "class 2": 30, "class 11": 30},  # numbers are names
         {f"bird {'x' * n}": 1 + 29 * (n > 21) for n in range(24)},  # most are tiny

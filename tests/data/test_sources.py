@@ -1,5 +1,6 @@
 """Every way photos are listed, on files whose content does not matter: none of it is opened."""
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_mistakes_of_one_kind_do_not_hide_those_of_another(folder: Path, tmp_pat
     path = text(tmp_path / "t.csv", "path,label,split\n" + "".join(rows) + "wren/1.jpg,wren,dev\n")
     with pytest.raises(
         DataError,
-        match=r"(?s)21 mistake.*no/4\.jpg\n  and 15 more of this kind\n  t\.csv row 21: not",
+        match=r"(?s)21 mistake.*no/4\.jpg\n  and 15 more of this kind\n  t\.csv row 22: not",
     ):
         read_photos(folder, lists={"all": path})
 
@@ -199,8 +200,8 @@ def test_mistakes_of_a_list_stand_with_their_line(
     ("content", "message"),
     [
         ("path,klass\nani/1.jpg,ani\n", r"has no column label; it has: path, klass\."),
-        ("path,label,split\nani/1.jpg,a,train\nwren/1.jpg,w,dev\n", r"row 2: not train, val or te"),
-        ("path,label\nani/1.jpg,\nwren/1.jpg,w\n", r"t\.csv row 1: not a path and a label"),
+        ("path,label,split\nani/1.jpg,a,train\nwren/1.jpg,w,dev\n", r"row 3: not train, val or te"),
+        ("path,label\nani/1.jpg,\nwren/1.jpg,w\n", r"t\.csv row 2: not a path and a label"),
         ("", r"t\.csv` can't be read"),
     ],
 )
@@ -209,6 +210,27 @@ def test_mistakes_of_a_table_stand_with_their_row(
 ) -> None:
     with pytest.raises(DataError, match=message):
         read_photos(folder, lists={"all": text(tmp_path / "t.csv", content)})
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("t.csv", 4), ("t.tsv", 4), ("t.parquet", 3), ("t.txt", 2)]
+)
+def test_a_mistake_stands_where_the_reader_looks_for_it(
+    folder: Path, tmp_path: Path, name: str, row: int
+) -> None:
+    """A spreadsheet counts the line of names and blank ones; a Parquet file has neither."""
+    path = tmp_path / name
+    rows = [("ani/1.jpg", "ani"), ("", ""), ("gone.jpg", "ani")]
+    if name == "t.parquet":
+        pl.DataFrame(rows, schema=["path", "label"], orient="row").write_parquet(path)
+    elif name == "t.txt":
+        text(path, "ani/1.jpg ani\ngone.jpg ani\n")
+    else:
+        between = "," if name == "t.csv" else "\t"
+        text(path, "\n".join(between.join(each) for each in [("path", "label"), *rows]))
+    where = "line" if name == "t.txt" else "row"
+    with pytest.raises(DataError, match=rf"{re.escape(name)} {where} {row}: no such file: gone"):
+        read_photos(folder, lists={"all": path})
 
 
 def test_a_list_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
@@ -260,11 +282,11 @@ def test_corrections_relabel_exclude_and_group_and_touch_no_file(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("ani/1.jpg,rename,x", r"row 1: not relabel, exclude, group: 'rename'"),
+        ("ani/1.jpg,rename,x", r"row 2: not relabel, exclude, group: 'rename'"),
         ("anni/1.jpg,exclude,", r"no such photo: 'anni/1\.jpg'\. Did you mean ani/1\.jpg\?"),
-        ("ani/1.jpg,relabel,wern", r"row 1: no such class: 'wern'\. Did you mean wren\?"),
-        ("ani/1.jpg,group,", r"row 1: the group's name is missing"),
-        ("ani/1.jpg,exclude,\nani/1.jpg,exclude,", r"row 2: .* has this action at row 1 too"),
+        ("ani/1.jpg,relabel,wern", r"row 2: no such class: 'wern'\. Did you mean wren\?"),
+        ("ani/1.jpg,group,", r"row 2: the group's name is missing"),
+        ("ani/1.jpg,exclude,\nani/1.jpg,exclude,", r"row 3: .* has this action at row 2 too"),
     ],
 )
 def test_mistakes_of_corrections_stand_with_their_row(
@@ -349,7 +371,7 @@ def test_tables_as_programs_write_them(folder: Path, tmp_path: Path, content: st
         ({"label": [{"name": "ani"}, {"name": "wren"}]}, "plain values, and has not: label"),
         ("path,label,label\nani/1.jpg,ani,x\nwren/1.jpg,wren,y\n", "has not: label"),
         ("path,label\nani/1.jpg,ani,x\nwren/1.jpg,wren\n", "can't be read: found more fields"),
-        ("path,label\nani/1.jpg\nwren/1.jpg,wren\n", "row 1: not a path and a label: 'ani/1"),
+        ("path,label\nani/1.jpg\nwren/1.jpg,wren\n", "row 2: not a path and a label: 'ani/1"),
     ],
 )
 def test_tables_that_can_be_read_in_two_ways_are_refused(

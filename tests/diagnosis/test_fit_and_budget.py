@@ -103,6 +103,30 @@ def test_known_by_heart_or_not_even_known(look, well, name, outcome, train, val)
 
 
 @pytest.mark.parametrize(
+    ("name", "share", "train"),
+    [("memorised", 161, 1.0), ("underfitting", 161, 0.81), ("overconfident", 161, 1.0)],
+)
+def test_a_level_is_that_of_the_last_look_as_tables_have_it(look, well, name, share, train):
+    """160 of 200 at most looks, 161 at the last: 80.5 %, which no mean of several is."""
+    top1 = np.r_[np.full(30, 160), share] / 200
+    curves = {"minitrain/top1": np.full(31, train), "val/top1": top1}
+    curves |= {"val/loss": RISING} if name == "overconfident" else {}
+    found = look(name, ({}, well(**curves)))
+    assert found.outcome == "fires"
+    assert "80.5%" in found.title
+
+
+def test_a_stage_of_one_epoch_is_not_told_to_be_cut_to_one(look, well):
+    curves = well(**{"val/top1": np.full(31, 0.8)})
+    stage = {"batch_size": 1, "length": "300 steps"}, curves
+    for photos, epochs, outcome in ((150, 2, "fires"), (300, 1, "does not")):
+        counts = {"train": photos, "minitrain": 200, "val": 200}
+        found = look("too_long", stage, manifest={"counts": counts})
+        assert (found.numbers["epochs"], found.numbers["cut"]) == (epochs, 1)
+        assert found.outcome == outcome
+
+
+@pytest.mark.parametrize(
     ("name", "outcome", "train", "val"),
     [  # 2.5 standard errors of 60 and 71 % of 200 photos each: 11.8 points
         ("val_above_train", "does not", 0.60, 0.71),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from fieldmark.diagnosis.study_advice import next_experiments_of_study
 from fieldmark.errors import DataError, SettingError
 from fieldmark.report.content import study_page
 from fieldmark.report.render import render
+from fieldmark.shipped import find_design
 from fieldmark.studies.run import RunWriter
 from fieldmark.studies.study import Study
 
@@ -99,8 +101,13 @@ def test_a_file_of_corrections_is_written_and_never_over_another(labelled, tmp_p
         app, ["diagnose", str(made.folder), "--corrections", str(path)], catch_exceptions=False
     )
     suspects = suspects_of(firing(diagnose_study(made)))
-    told = " ".join(done.stdout.split())
-    assert f"{len(suspects)} labels, most sure first. Look at the photos" in told
+    last = done.stdout.rstrip().rpartition("\n")[2]
+    assert last.startswith(f"{path}: {len(suspects)} labels, most sure first. Look at the photos")
+    assert f"--corrections {made.folder}" not in done.stdout  # it is done: the next is another
+    (command,) = re.findall(r"fieldmark (study run .* data\.corrections=.*) --out ", done.stdout)
+    _, _, name, *changes = shlex.split(command)
+    design = find_design(name, changes)
+    assert {cell.recipe.data.corrections for cell in design.cells(design.points())} == {str(path)}
     with path.open(newline="") as file:
         rows = [tuple(row.values()) for row in csv.DictReader(file)]
     assert rows == [(one.path, "relabel", one.suggested) for one in suspects]

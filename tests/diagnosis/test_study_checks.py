@@ -200,6 +200,11 @@ def test_trials_over_spaces(study, name, outcome, trials, dimensions):
     assert look(name, made).outcome == outcome
 
 
+def test_no_trial_that_ended_is_not_too_few(study):
+    made = study(SPACES, lambda _: None, search={"trials": 6})
+    assert look("too_few_trials", made).why_not == "it takes 1 finished cells, there are 0"
+
+
 @pytest.mark.parametrize(
     ("name", "outcome", "best_lr"),
     [

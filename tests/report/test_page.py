@@ -114,6 +114,21 @@ def test_runs_that_a_changed_study_no_longer_asks_for_are_told_apart(study, tmp_
     assert f"To run what is asked now: {command}\n" in console.file.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("change", "runs"), [("axes.0.values=[%s]", "8 runs"), ("seeds=1", "12 runs")]
+)
+def test_what_was_taken_out_of_a_study_is_told(study, tmp_path, photos, change, runs):
+    shutil.copytree(study.folder, tmp_path / "sizes")
+    values = study.design.file.axes[0].values
+    change = change.replace("%s", ", ".join(map(str, values[1:])))
+    design = Design.read(STUDY, lambda _: RECIPE % photos, [change], name="study.yaml")
+    changed = Study.create(tmp_path / "sizes", design)
+    console = Console(file=io.StringIO(), width=1000)
+    show(console, changed, "table")
+    assert f"Not counted: {runs} in this folder, of recipes or seeds" in console.file.getvalue()
+    assert "To run what is asked now" not in console.file.getvalue()  # all of it is there
+
+
 def test_a_folder_whose_study_is_not_done_is_not_finished(study, tmp_path, photos):
     shutil.copytree(study.folder.parents[1], tmp_path / "home")
     place = tmp_path / "home" / "studies" / "sizes"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from fieldmark.data.dataset import PhotoSet, listed
 from fieldmark.errors import count_of
 
-FEW, TIMES_AS_MANY = 5, 10  # photos of the one at most, and how many times as many of the other
+FEW, TIMES_AS_MANY = 5, 5  # photos of the one at most, and how many times as many of the other
 LIKENESS = 0.85  # of two names, by difflib's ratio; one wrong letter of seven
 MOST = 20  # where more classes are tiny, that is how the photos are
 
