@@ -31,7 +31,7 @@ SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_bl
 
 
 def rows_of(study: Study) -> list[dict[str, object]]:
-    """A row a cell: its settings, the mean of its seeds, how many there are, its state."""
+    """A row a cell: its settings, its seeds' mean and spread, how many there are, its state."""
     states = study.states()
     rows: list[dict[str, object]] = []
     for cell in study.cells:
@@ -41,6 +41,7 @@ def rows_of(study: Study) -> list[dict[str, object]]:
             {
                 **settings_of(cell),
                 "mean": found.mean,
+                "spread": found.spread,
                 "seeds": found.seeds,
                 "status": ", ".join(each),
                 "seconds": round(found.seconds, 2),
@@ -120,10 +121,12 @@ def _shown(study: Study, rows: Sequence[dict[str, object]]) -> list[dict[str, ob
     """The rows as people read them."""
     axes = {axis.name: english(axis_words(axis.name)) for axis in study.design.file.axes}
     reasons = any(row["reason"] for row in rows)
+    spreads = any(row["spread"] is not None for row in rows)
     return [
         {
             **{word: setting_text(row[axis]) for axis, word in axes.items()},
             "mean": metric_text(study.design.metric, cast("float | None", row["mean"])),
+            **({"between seeds": _spread_text(study, row["spread"])} if spreads else {}),
             "seeds": row["seeds"],
             "state": row["status"],
             "seconds": f"{row['seconds']:,.1f}",
@@ -131,6 +134,13 @@ def _shown(study: Study, rows: Sequence[dict[str, object]]) -> list[dict[str, ob
         }
         for row in rows
     ]
+
+
+def _spread_text(study: Study, spread: object) -> str:
+    """The standard deviation over seeds as pages write it, in points or in nats."""
+    if not isinstance(spread, float):
+        return "–"
+    return f"±{spread:.4f}" if study.design.metric.endswith("loss") else f"±{100 * spread:.1f}"
 
 
 def _heat_map(study: Study, names: Sequence[str], rows: Sequence[dict[str, object]]) -> Table:
