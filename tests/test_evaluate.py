@@ -5,12 +5,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from fieldmark import evaluate, predict
 from fieldmark.checked_yaml import check_text
 from fieldmark.duration import Duration
-from fieldmark.errors import DataError, FieldmarkError, RecordError, SettingError
+from fieldmark.errors import DataError, FieldmarkError, RecordError, SettingError, WeightsError
 from fieldmark.evaluate import evaluate_run, refit_recipe
 from fieldmark.ledger import Silent
 from fieldmark.predict import Predictor, find_photos
@@ -249,7 +251,7 @@ def test_photos_that_moved_are_told_and_may_be_said_to_be_elsewhere(
             DataError, match=rf"there is no {absent} `[\w.]+`, looked for from `/.*here`"
         ):
             ask(run.folder)
-        with pytest.raises(SettingError, match=r"only where its photos are .* got seed=1\."):
+        with pytest.raises(SettingError, match=r"only where its photos .*are .* got seed=1\."):
             ask(run.folder, where=["seed=1"])
     there = there.rename(there.with_suffix(".csv")) if "folder" not in absent else there
     moved = [f"{absent}={there}"]
@@ -261,3 +263,34 @@ def test_photos_that_moved_are_told_and_may_be_said_to_be_elsewhere(
             evaluate_run(run.folder, where=moved)
         there.write_text(said)
     assert getattr(refit_recipe(run.folder, moved).data, absent.split(".")[1])
+
+
+def test_a_refit_begins_from_the_same_weights_wherever_they_lie(
+    finished: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here, there = tmp_path / "here", tmp_path / "there.safetensors"
+    here.mkdir()
+    save_file(timm.create_model("test_resnet").state_dict(), here / "mine.safetensors")
+    monkeypatch.chdir(here)
+    recipe = check_text(RECIPE % photos, Recipe, ["backbone.weights=file:mine.safetensors"])
+    store = FeatureStore(tmp_path / "features")
+    run = train(recipe.until("head"), tmp_path / "run", store=store, reporter=Silent())
+    assert refit_recipe(run.folder).backbone.weights == "file:mine.safetensors"
+    (here / "mine.safetensors").rename(there)
+    with pytest.raises(
+        WeightsError, match=r"no file `mine\.safetensors`, looked for from `/.*here`"
+    ):
+        refit_recipe(run.folder)
+    moved = [f"backbone.weights=file:{there}"]
+    assert refit_recipe(run.folder, moved).backbone.weights == f"file:{there}"
+    with pytest.raises(SettingError, match=r"only where its photos are can be set"):
+        evaluate_run(run.folder, where=moved)  # which needs none but the run's own
+    with pytest.raises(SettingError, match=r"only where its photos and weights are .*got seed=1\."):
+        refit_recipe(run.folder, ["seed=1"])
+    with pytest.raises(WeightsError, match=r"began from the weights in `mine\.safetensors`"):
+        refit_recipe(run.folder, ["backbone.weights=none"])
+    save_file(timm.create_model("test_resnet").state_dict(), there)  # other random weights
+    with pytest.raises(WeightsError, match=r"there\.safetensors` does not hold the weights that"):
+        refit_recipe(run.folder, moved)
+    with pytest.raises(SettingError, match=r"began from `backbone\.weights: none`, got 'file:"):
+        refit_recipe(finished.folder, moved)

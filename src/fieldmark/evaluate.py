@@ -12,7 +12,7 @@ from fieldmark.data.dataset import content_hash, listed, short_hash
 from fieldmark.data.sources import check_class_names
 from fieldmark.data.split import Split
 from fieldmark.duration import Duration
-from fieldmark.errors import DataError, SettingError
+from fieldmark.errors import DataError, SettingError, WeightsError
 from fieldmark.ledger import keep_predictions
 from fieldmark.predict import Predictor, finished_run, photo_logits
 from fieldmark.recipe import Data, Recipe, Stage
@@ -23,7 +23,8 @@ from fieldmark.studies.run import Run, RunWriter
 from fieldmark.train import SPLIT
 
 PLACES = ("data.folder", "data.lists", "data.split_files", "data.corrections")
-_KEYS = [key.split(".") for key in PLACES]
+WEIGHTS = "backbone.weights"
+_FILE = "file:"
 
 
 def evaluate_run(
@@ -85,15 +86,18 @@ def refit_recipe(folder: Path, where: Sequence[str] = ()) -> Recipe:
 
     Args:
         folder: the run.
-        where: where its photos and their corrections are now, as in `data.folder=photos`.
+        where: where its photos, their corrections and the file of the weights it began from are
+            now, as in `data.folder=photos`.
 
     Raises:
         RecordError: the folder is no finished run.
         SettingError: `where` sets something else.
         DataError: the photos are not where they were.
+        WeightsError: the weights it began from are not where they were, or others are there.
     """
     run = finished_run(folder)
-    recipe = _recipe(folder, where)
+    recipe = _recipe(folder, where, (*PLACES, WEIGHTS))
+    _check_weights(run, recipe.backbone.weights)
     data = recipe.data.model_copy(update={"val_fraction": 0.0})
     stages = tuple(_as_it_went(run, stage) for stage in recipe.stages)
     name = f"{recipe.name}-refit"[:60]
@@ -137,13 +141,15 @@ def _epochs(amount: float) -> Duration:
     return Duration.parse(f"{amount:g} epochs")  # no more digits than are written down
 
 
-def _recipe(folder: Path, where: Sequence[str]) -> Recipe:
-    """The run's recipe, its photos where they are now."""
-    strangers = [one for one in where if one.partition("=")[0].split(".")[:2] not in _KEYS]
+def _recipe(folder: Path, where: Sequence[str], places: Sequence[str] = PLACES) -> Recipe:
+    """The run's recipe, its photos (and all else that `places` names) where they are now."""
+    keys = [key.split(".") for key in places]
+    strangers = [one for one in where if one.partition("=")[0].split(".")[:2] not in keys]
     if strangers:
+        what = "photos and weights are" if WEIGHTS in places else "photos are"
         raise SettingError(
-            f"A finished run keeps its recipe; only where its photos are can be set "
-            f"({', '.join(PLACES)}), got {listed(strangers)}."
+            f"A finished run keeps its recipe; only where its {what} can be set "
+            f"({', '.join(places)}), got {listed(strangers)}."
         )
     recipe = checked_yaml.check_text(Run(folder).recipe_text, Recipe, where, name=str(folder))
     gone = [f"{key} `{path}`" for key, path in _paths(recipe.data) if not Path(path).exists()]
@@ -154,6 +160,31 @@ def _recipe(folder: Path, where: Sequence[str]) -> Recipe:
             f"`data.folder=PHOTOS`."
         )
     return recipe
+
+
+def _check_weights(run: Run, now: str) -> None:
+    """Refuse to begin from other weights than the run did; their file may lie elsewhere now."""
+    recipe = checked_yaml.check_text(run.recipe_text, Recipe, name=str(run.folder))
+    then = recipe.backbone.weights
+    if not then.startswith(_FILE):
+        if now != then:
+            raise SettingError(
+                f"`{run.folder}` began from `{WEIGHTS}: {then}`, got {now!r}. Leave it out."
+            )
+        return
+    path = now.removeprefix(_FILE)
+    if not now.startswith(_FILE) or not Path(path).is_file():
+        raise WeightsError(
+            f"`{run.folder}` began from the weights in `{then.removeprefix(_FILE)}`, and there is "
+            f"no file `{path}`, looked for from `{Path.cwd()}`. Say where they are now, as in "
+            f"`{WEIGHTS}=file:PATH`."
+        )
+    written = run.manifest.get("files", {}).get(then.removeprefix(_FILE))
+    if written and file_hashes([path]).get(path) != written:
+        raise WeightsError(
+            f"`{path}` does not hold the weights that `{run.folder}` began from. Name the file "
+            "that does, or train anew."
+        )
 
 
 def _paths(data: Data) -> list[tuple[str, str]]:

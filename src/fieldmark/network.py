@@ -19,7 +19,7 @@ class Backbone(Section):
     weights: str = "package"
     """`package` (built in), `hub` (timm's), `file:PATH.safetensors` or `none` (from scratch)."""
     level: int | str = -1
-    """Which feature map: a position among the model's levels, or a module's path."""
+    """Which feature map: a position or path of the model's levels; an unknown one lists them."""
     mean: tuple[float, float, float] | None = None
     """Per-channel mean the weights expect, on 0 to 1; known for `package` and `hub`."""
     std: tuple[Positive, Positive, Positive] | None = None

@@ -147,10 +147,12 @@ def _shown(study: Study, rows: Sequence[dict[str, object]]) -> list[dict[str, ob
     """The rows as people read them."""
     axes = {axis.name: english(axis_words(axis.name)) for axis in study.design.file.axes}
     reasons = any(row["reason"] for row in rows)
+    spreads = any(row["spread"] is not None for row in rows)
     return [
         {
             **{word: setting_text(row[axis]) for axis, word in axes.items()},
             "mean": metric_text(study.design.metric, cast("float | None", row["mean"])),
+            **({"between seeds": _spread_text(study, row["spread"])} if spreads else {}),
             "seeds": row["seeds"],
             "state": row["status"],
             "seconds": f"{row['seconds']:,.1f}",
@@ -158,6 +160,13 @@ def _shown(study: Study, rows: Sequence[dict[str, object]]) -> list[dict[str, ob
         }
         for row in rows
     ]
+
+
+def _spread_text(study: Study, spread: object) -> str:
+    """The standard deviation over seeds as pages write it, in points or in nats."""
+    if not isinstance(spread, float):
+        return "–"
+    return f"±{spread:.4f}" if study.design.metric.endswith("loss") else f"±{100 * spread:.1f}"
 
 
 def _heat_map(study: Study, names: Sequence[str], rows: Sequence[dict[str, object]]) -> Table:

@@ -80,7 +80,7 @@ def test_any_name_is_a_class_name(tmp_path: Path, name: str) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere` does not exist\. Give a folder"):
+    with pytest.raises(DataError, match=r"nowhere` does not exist\. Set `data.folder`"):
         read_photos(tmp_path / "nowhere")
     write_tree(tmp_path, "file")
     with pytest.raises(DataError, match="is a file, not a folder"):

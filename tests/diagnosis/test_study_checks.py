@@ -372,3 +372,32 @@ def test_a_number_can_be_cited_from_a_row(study):
         low, high = wilson_interval(top1, PHOTOS)
         told = {"cell": cell.hash, "metric": "val/top1", "mean": top1, "low": low, "high": high}
         assert row.items() >= {**told, "spread": 0.0, "photos": PHOTOS, "seeds": 2}.items()
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome"),
+    [([-1, -2, -3], "does not"), ([1, 2, 3], "fires"), ([-4, -3, -2], "fires")],
+)
+def test_the_first_level_is_not_beyond_the_last(study, values, outcome):
+    """Level -1 is the last and 0 the first: between them nothing is missing."""
+    axis = {"key": "backbone.level", "values": values}
+    found = look("best_at_the_edge", study([axis], lambda point: 0.5 + 0.1 * point["level"]))
+    assert found.outcome == outcome
+    if outcome == "fires":
+        assert found.numbers["next"] == max(values) + 1
+
+
+def test_fewer_photos_are_no_choice(study):
+    """A learning curve is no race; among cells of one amount the best is as lucky as ever."""
+    amounts = {"key": "data.train_fraction", "values": [0.25, 0.5, 1.0]}
+    assert look("best_is_luck", study([amounts], lambda _: 0.8)).outcome == "cannot tell"
+
+
+def test_the_lead_is_that_over_cells_of_as_many_photos(study):
+    amounts = {"key": "data.train_fraction", "values": [0.25, 0.5, 1.0]}
+    made = study(
+        [amounts, BATCH], lambda p: 0.7 + 0.01 * p["train_fraction"] - p["batch_size"] / 1e5
+    )
+    found = look("best_is_luck", made)
+    assert (found.outcome, found.numbers["cells"]) == ("fires", 2)
+    assert found.numbers["second"] == "share of the training photos 1, batch size 64"

@@ -220,7 +220,10 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         ),
         ({"name": "§"}, r"timm\.list_models\(\) lists all"),
         ({"name": "resnet18.mine"}, r"no weights tagged 'mine'\. Use .*a1_in1k"),
-        ({"level": 5}, r"must be -5 to 4 or a module's path .*got 5; .* 4 = layer4"),
+        (
+            {"level": 5},
+            r"must be -5 to 4 or a module's path .*got 5; .* 3 = layer3 \(192 channels, stride",
+        ),
         ({"level": "layer9"}, r"no level 'layer9'; its levels are 0 = .*Nearest modules: layer"),
         ({"level": "layer2.0.conv2.0.x"}, r"no level 'layer2\.0\.conv2\.0\.x'"),
         ({"level": ""}, r"no level ''"),

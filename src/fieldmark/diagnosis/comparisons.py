@@ -33,11 +33,21 @@ def best_is_luck(evidence: StudyEvidence) -> Seen:
     """Paired by photo, with seeds as chance; luck of the best as `studies.selection` has it."""
     if short := evidence.lacks(2):
         return short
-    (best, _), (second, _) = evidence.finished[:2]
+    best, *others = (cell for cell, _ in evidence.finished)
+    # To train on fewer photos is no choice: a learning curve is no race.
+    amounts = [axis.name for axis in evidence.axes_of("train_fraction")]
+    amount = [best.points[0][name] for name in amounts]
+    others = [cell for cell in others if [cell.points[0][name] for name in amounts] == amount]
+    answered = [
+        one for one in evidence.answered if [one.settings[name] for name in amounts] == amount
+    ]
+    if not others:
+        return unknown("too_few_cells", needed=2, found=1)
+    second = others[0]
     verdict = evidence.verdict(second, best)
-    if verdict is None or len(evidence.answered) < 2:
+    if verdict is None or len(answered) < 2:
         return unknown("not_recorded", key="answers photo by photo")
-    luck = best_cell(evidence.answered, spread=study_spread(evidence.answered))
+    luck = best_cell(answered, spread=study_spread(answered))
     cells = {"best": best, "second": second}
     words = {name: settings_words(settings_of(cell)) for name, cell in cells.items()}
     numbers: dict[str, Number] = {

@@ -15,7 +15,7 @@ from typing import Any
 
 from fieldmark.diagnosis.evidence import RunEvidence
 from fieldmark.diagnosis.finding import AMONG, Among, Check, Finding, Severity
-from fieldmark.language import Words
+from fieldmark.language import Words, setting_text
 from fieldmark.studies.answered import settings_of
 from fieldmark.studies.design import Cell
 from fieldmark.studies.run import Run
@@ -118,4 +118,4 @@ def _listed(values: Sequence[Any]) -> str:
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(values) > FEW and len(numbers) == len(values):
         return f"{min(numbers):g} to {max(numbers):g}"
-    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+    return ", ".join(setting_text(value) for value in values)

@@ -67,10 +67,20 @@ def _edges(evidence: StudyEvidence, axes: Sequence[Axis]) -> Iterator[tuple[Axis
 
 
 def _may_be(evidence: StudyEvidence, axis: Axis, side: str) -> bool:
-    """Whether a recipe takes the next setting out: some keys have a least or a most."""
+    """Whether a recipe takes the next setting out: some keys have a least or a most.
+
+    A level counts from the first if it is 0 or more, from the last if it is less: 0 is not beyond
+    -1, but the other end.
+    """
+    at, further = (
+        evidence.settings(axis)[0 if side == "low" else -1],
+        _further(evidence, axis, side),
+    )
+    if axis in evidence.axes_of("level") and (at < 0) != (further < 0):
+        return False
     point = evidence.finished[0][0].points[0]
     try:
-        evidence.study.design.recipe({**point, axis.name: _further(evidence, axis, side)})
+        evidence.study.design.recipe({**point, axis.name: further})
     except RecipeError:
         return False
     return True

@@ -97,8 +97,11 @@ def find_cut(name: str, whole: nn.Module, level: int | str, images: Tensor) -> C
 
 
 def level_list(whole: nn.Module) -> str:
-    """The levels in words, for messages."""
-    return ", ".join(f"{index} = {info['module']}" for index, info in enumerate(levels(whole)))
+    """The levels in words, for messages: position, path, channels and stride of each."""
+    return ", ".join(
+        f"{index} = {info['module']} ({info['num_chs']} channels, stride {info['reduction']})"
+        for index, info in enumerate(levels(whole))
+    )
 
 
 def _straight_line(whole: nn.Module, target: str, images: Tensor) -> tuple[str, ...]:
