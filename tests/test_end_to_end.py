@@ -61,10 +61,10 @@ def test_two_questions_are_asked_and_answered(demo: Path):
         assert {result.status for result in study.results().values()} == {"finished"}
         assert (demo / "demo" / f"{name}.yaml").is_file()
         assert study.design.file.question in told
-    assert "image_size by sketch_dim" in told
-    assert "Real: image_size 112 names" in told  # 20 points, whatever the machine
-    assert "The guess was right." in told
-    assert "The best cell (weight_decay" in told
+    assert "Image size by sketch length" in told
+    assert "Real: image size 112 names" in told  # 20 points, whatever the machine
+    assert "You were right about the direction." in told
+    assert "The best cell (weight decay" in told
 
 
 def test_a_second_demo_is_a_second_run(demo: Path):
