@@ -141,8 +141,14 @@ def check_files(
         )
     seen = (photo.key for name in ("train", "val") for photo in parts[name])
     contents = {key: short_hash(audit.hashes[key]) for key in seen if key in audit.hashes}
-    found = replace(task, photos=photos, split=split, skipped=audit.findings, notes=tuple(notes))
-    return replace(found, contents=contents)
+    return replace(
+        task,
+        photos=photos,
+        split=split,
+        skipped=audit.findings,
+        contents=contents,
+        notes=tuple(notes),
+    )
 
 
 def checked_photos(task: Task, memory: Path) -> Path:

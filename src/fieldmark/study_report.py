@@ -25,18 +25,9 @@ from fieldmark.report.sentences import (
     interaction_sentence,
     outdated_sentence,
 )
-from fieldmark.studies.answered import answered_cells, at_their_best, by_amount, settings_of
-from fieldmark.studies.effects import (
-    AnsweredCell,
-    Effect,
-    Setting,
-    interactions,
-    main_effects,
-    strongest,
-    study_spread,
-)
+from fieldmark.studies.answered import by_amount, settings_of
+from fieldmark.studies.effects import AnsweredCell, Effect, Setting
 from fieldmark.studies.learning_curve import fit_curve
-from fieldmark.studies.selection import best_cell, cheapest_cell
 from fieldmark.studies.study import Study
 from fieldmark.study_axes import axes_table, guess_sentence, importance_sentence
 from fieldmark.terminal import Format, listing, tell
@@ -44,13 +35,13 @@ from fieldmark.terminal import Format, listing, tell
 SHADES = ("grey93", "light_sky_blue1", "sky_blue1", "deep_sky_blue1", "dodger_blue1")
 
 
-def rows_of(study: Study) -> list[dict[str, object]]:
+def rows_of(study: Study, cells: CellsOf | None = None) -> list[dict[str, object]]:
     """A row a cell: its settings, the mean of its seeds, what it takes to cite that, its state.
 
     `low` and `high` are the mean's 95 % interval over photos, `spread` the standard deviation over
-    seeds.
+    seeds; `cells` are the study's, where they are at hand.
     """
-    states, cells = study.states(), CellsOf(study)
+    states, cells = study.states(), cells or CellsOf(study)
     rows: list[dict[str, object]] = []
     for cell, found in cells.summaries:
         low, high = cells.interval(found.mean)
@@ -76,7 +67,8 @@ def rows_of(study: Study) -> list[dict[str, object]]:
 
 def show(console: Console, study: Study, how: Format) -> None:
     """Print a study's cells; for people also a heat map and what is real of the differences."""
-    rows = rows_of(study)
+    cells = CellsOf(study)  # answers are read once, for the table and for the sentences
+    rows = rows_of(study, cells)
     if how != "table":
         listing(console, rows, title="", how=how)
         return
@@ -92,31 +84,26 @@ def show(console: Console, study: Study, how: Format) -> None:
         console.print(_heat_map(study, names, rows))
     if table := axes_table(study):
         console.print(table)
-    for told in (*importance_sentence(study), *guess_sentence(study), *sentences(study)):
+    for told in (*importance_sentence(study), *guess_sentence(study), *sentences(study, cells)):
         tell(console, told)
     for line in study_diagnosis(study).splitlines():
         tell(console, line)
 
 
-def sentences(study: Study) -> list[str]:
+def sentences(study: Study, cells: CellsOf | None = None) -> list[str]:
     """Which effects are real and where axes interact; the best cell, its luck, a cheaper one."""
-    cells = answered_cells(study)
-    if len(cells) < 2:
+    cells = cells or CellsOf(study)
+    if not cells.best or not cells.cheapest:
         return []
-    spread = study_spread(cells)
-    asked = at_their_best(study, cells)
-    effects = main_effects(asked, spread=spread) if len(asked) > 1 else []
-    shown = beside_the_best(effects)
+    shown = beside_the_best(cells.effects)
     found = [english(effect_sentence(effect)) for effect in shown]
-    if more := len(effects) - len(shown):
+    if more := len(cells.effects) - len(shown):
         compared = count_of(more, "more comparison stands", "more comparisons stand")
         found.append(f"{compared} on the page: fieldmark report {study.folder}")
-    together = strongest(interactions(asked, spread=spread))
-    found += [english(interaction_sentence(each)) for each in together]
-    best = best_cell(cells, spread=spread)
-    found.append(english(best_sentence(best, cells[best.cell].settings)))
-    found += [english(one) for one in cheapest_sentence(cheapest_cell(cells, spread=spread), cells)]
-    return [*found, *_curves(study, cells)]
+    found += [english(interaction_sentence(each)) for each in cells.interactions]
+    found.append(english(best_sentence(cells.best, cells.answered[cells.best.cell].settings)))
+    found += [english(one) for one in cheapest_sentence(cells.cheapest, cells.answered)]
+    return [*found, *_curves(study, cells.answered)]
 
 
 def beside_the_best(effects: Sequence[Effect]) -> list[Effect]:

@@ -46,6 +46,7 @@ from fieldmark.studies.learning_curve import fit_curve
 from fieldmark.studies.results import Result
 from fieldmark.studies.run import Run
 from fieldmark.studies.selection import Best, Cheapest, best_cell, cheapest_cell
+from fieldmark.studies.spread import SeedSpread
 from fieldmark.studies.study import Study
 from fieldmark.studies.table import Summary, score_guess, summarize
 
@@ -86,38 +87,40 @@ class CellsOf:
         return answered_cells(self.study)
 
     @cached_property
+    def asked(self) -> list[AnsweredCell]:
+        """Of these what is asked about, each with the nuisances that suit it best."""
+        return at_their_best(self.study, self.answered)
+
+    @cached_property
+    def spread(self) -> SeedSpread | None:
+        """Between seeds, pooled over the cells; None where a cell has a single seed."""
+        return study_spread(self.answered)
+
+    @cached_property
     def effects(self) -> list[Effect]:
         """What each axis does, where all is known that it takes to say so."""
         try:
-            asked = at_their_best(self.study, self.answered)
-            if len(asked) < 2:
-                return []
-            return main_effects(asked, spread=study_spread(self.answered))
+            return main_effects(self.asked, spread=self.spread) if len(self.asked) > 1 else []
         except FieldmarkError:
             return []  # photos or folds of the cells differ; the table still stands
 
     @cached_property
     def interactions(self) -> list[Interaction]:
         """Where effects do not add up, of every two axes the most."""
-        if not self.effects:
-            return []
-        asked = at_their_best(self.study, self.answered)
-        return strongest(interactions(asked, spread=study_spread(self.answered)))
+        return strongest(interactions(self.asked, spread=self.spread)) if self.effects else []
 
     @cached_property
     def best(self) -> Best | None:
         """The best cell of two or more, and how much of it is luck."""
         try:
-            cells = self.answered
-            return best_cell(cells, spread=study_spread(cells)) if len(cells) > 1 else None
+            return best_cell(self.answered, spread=self.spread) if len(self.answered) > 1 else None
         except FieldmarkError:
             return None
 
     @cached_property
     def cheapest(self) -> Cheapest | None:
         """The cheapest cell that is not shown to be worse than the best."""
-        cells = self.answered
-        return cheapest_cell(cells, spread=study_spread(cells)) if self.best else None
+        return cheapest_cell(self.answered, spread=self.spread) if self.best else None
 
     @cached_property
     def photos(self) -> int | None:
