@@ -21,7 +21,8 @@ from pathlib import Path
 
 from fieldmark import machine
 
-machine.shorten_waits()  # as the command line does; before torch is loaded
+machine.shorten_waits()  # as trainings do; before torch is loaded
+machine.tune_allocator()
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402

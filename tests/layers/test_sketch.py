@@ -6,12 +6,13 @@ import torch
 from sklearn.kernel_approximation import PolynomialCountSketch
 
 from fieldmark.errors import WeightsError
+from fieldmark.layers.gram import add_rows
 from fieldmark.layers.sketch import RandomMaclaurin, TensorSketch
 
 ROUTES = ["gram", "spectrum", "bags"]
-# channels, sketch_dim, positions: halved thrice; more channels than bins; odd all over; one
-# position; larger than a chunk of the spectrum.
-SIZES = [(512, 700, 9), (128, 32, 12), (7, 13, 5), (130, 64, 1), (6, 8192, 50)]
+# channels, sketch_dim, positions: in strips; more channels than bins; odd all over; as many
+# bins as channels and one position; larger than a chunk of the spectrum.
+SIZES = [(512, 700, 64), (128, 32, 12), (7, 13, 5), (130, 130, 1), (6, 8192, 50)]
 
 
 def maps(*shape: int, count: int = 1, dtype: torch.dtype = torch.float64, seed: int = 0):
@@ -61,18 +62,33 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("square_bytes", [0, 1 << 20])
-@pytest.mark.parametrize("channels", [130, 320, 512])
-def test_both_ways_backward_through_gram_agree(channels, square_bytes, threads, monkeypatch):
-    monkeypatch.setattr("fieldmark.layers.gram._SQUARE_BYTES", square_bytes)
-    monkeypatch.setattr("fieldmark.layers.gram._GROUP_BYTES", 100_000)  # more than one group
+@pytest.mark.parametrize("most_rows", [7, 40, 1000])
+@pytest.mark.parametrize("channels", [1, 3, 130, 320])
+def test_gram_in_strips_matches_brute_force(channels, most_rows, threads, monkeypatch):
+    """Strips of uneven heights, groups of samples, shares of uneven lengths."""
+    monkeypatch.setattr("fieldmark.layers.gram._LEAST_STRIP", 1)
+    monkeypatch.setattr("fieldmark.layers.gram._MOST_ROWS", most_rows)
+    monkeypatch.setattr("fieldmark.layers.gram._GROUP_BYTES", 100_000)
+    monkeypatch.setattr("fieldmark.layers.operators._LEAST_SHARE", 1)
     x = maps(5, channels, 6)[0].requires_grad_()
-    sketch = TensorSketch(channels, 200, route="gram")
+    sketch = TensorSketch(channels, 320, route="gram")
     want, got = brute_force(sketch, x, x).sum(2), sketch(x)
-    (weight,) = maps(5, 200, seed=1)
+    (weight,) = maps(5, 320, seed=1)
     gradients = [torch.autograd.grad((s * weight).sum(), x)[0] for s in (want, got)]
     assert relative_error(got, want) < 1e-12
     assert relative_error(gradients[1], gradients[0]) < 1e-12
+
+
+def test_rows_of_g_are_added_one_after_the_other(threads):
+    """Into bins that overlap, all of them the same ones, in slices long enough to be split."""
+    n, C, D = 40, 1000, 1001
+    block = maps(n, 3, C, dtype=torch.float32)[0].round()
+    bins = torch.zeros(n + 1, D + C)[1:]  # not at the start of their storage
+    add_rows(block, torch.tensor([5, 6, 5]), bins)
+    want = torch.zeros(n, D + C)
+    for row, at in enumerate((5, 6, 5)):
+        want[:, at : at + C] += block[:, row]
+    assert torch.equal(bins, want)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -163,7 +179,8 @@ def test_hashes_are_seeded_and_leave_the_global_generator_alone():
     first, same, other = (TensorSketch(32, 64, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[k], same[k]) for k in first)
     assert not torch.equal(first["index_hash1"], other["index_hash1"])
-    assert not torch.equal(first["index_hash1"], first["index_hash2"])
+    assert not torch.equal(first["sign_hash1"], first["sign_hash2"])
+    assert first["index_hash2"].tolist() == list(range(32))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -231,8 +248,48 @@ def test_takes_maps_of_any_layout(route):
 
 @pytest.mark.parametrize(
     ("channels", "sketch_dim", "positions", "route"),
-    [(512, 8192, 784, "gram"), (512, 512, 784, "spectrum"), (1280, 1024, 49, "spectrum")],
+    [
+        (512, 8192, 784, "gram"),
+        (512, 512, 784, "spectrum"),
+        (1280, 1024, 49, "spectrum"),
+        (20, 19, 784, "spectrum"),  # more channels than bins: rows don't lie in a run of bins
+    ],
 )
 def test_route_follows_from_the_sizes(channels, sketch_dim, positions, route):
     sketch = TensorSketch(channels, sketch_dim)
-    assert sketch._choose_route(torch.empty(1, channels, positions)) == route
+    assert sketch._route_of(torch.empty(1, channels, positions)) == route
+
+
+@pytest.mark.parametrize("channels2", [None, 24])
+def test_hashes_from_elsewhere_are_taken_by_another_route_and_left_again(channels2):
+    """Drawn second hashes, as other implementations have and as older weights hold them."""
+    sketch = TensorSketch(32, 50, channels2=channels2)
+    own = copy.deepcopy(sketch.state_dict())
+    assert sketch.takes_gram(torch.empty(1, 32, 9)) == (channels2 is None)
+    drawn = torch.randint(50, (channels2 or 32,), generator=torch.Generator().manual_seed(3))
+    given = maps(2, 32, 9) + (maps(2, channels2, 9, seed=1) if channels2 else ())
+    for second, route in ((drawn, "bags"), (own["index_hash2"], "gram")):
+        sketch.load_state_dict(own | {"index_hash2": second})
+        assert sketch._route_of(given[0]) == route
+        assert not sketch.takes_gram(given[0]) or route == "gram"
+        want = brute_force(sketch, given[0], given[-1]).sum(2)
+        assert relative_error(sketch(*given), want) < 1e-12
+
+
+def test_a_second_hash_in_sequence_strays_no_more_than_a_drawn_one():
+    """In the mean square error of <sketch x, sketch y> over draws; as many bins as channels."""
+    C, D, n = 16, 16, 1000
+    x, y = (m[0, :, 0].abs() for m in maps(1, C, 1, count=2))  # as features are after a ReLU
+    both = torch.stack([x, y])[:, :, None]
+    truth = (x @ y) ** 2
+    errors = {"sequence": [], "drawn": []}
+    for seed in range(n):
+        sketch = TensorSketch(C, D, seed=seed)
+        drawn = torch.randint(D, (C,), generator=torch.Generator().manual_seed(seed))
+        for kind, second in (("sequence", torch.arange(C)), ("drawn", drawn)):
+            sketch.load_state_dict(sketch.state_dict() | {"index_hash2": second})
+            a, b = sketch(both)
+            errors[kind].append(((a @ b - truth) ** 2).item())
+    mean = {kind: torch.tensor(found).mean() for kind, found in errors.items()}
+    spread = torch.tensor(errors["drawn"]).std() / n**0.5
+    assert mean["sequence"] < mean["drawn"] + 3 * spread

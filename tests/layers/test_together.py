@@ -9,7 +9,7 @@ from fieldmark.layers.activation import L2Normalize, SignedSqrt
 from fieldmark.layers.pooling import make_pooling
 from fieldmark.layers.together import seen_together
 
-CHANNELS = 130  # more than one level of a Gram matrix
+CHANNELS = 130
 
 
 def compact(dim: int, seed: int = 0, **options: object) -> nn.Sequential:
@@ -23,6 +23,7 @@ def test_each_network_sees_the_bits_it_sees_alone(
     side: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("fieldmark.layers.operators._LEAST_SHARE", 1)
+    monkeypatch.setattr("fieldmark.layers.gram._LEAST_STRIP", 1)
     networks = [
         compact(4096),
         compact(512, seed=1),
@@ -44,13 +45,13 @@ def test_each_network_sees_the_bits_it_sees_alone(
 
 def test_sketches_of_one_map_share_its_gram_matrix(monkeypatch: pytest.MonkeyPatch):
     made: list[int] = []
-    add_blocks = gram._add_blocks
+    add_strips = gram._add_strips
 
-    def note(x: torch.Tensor, tables: list[torch.Tensor], sums: list[torch.Tensor]) -> None:
-        made.append(len(tables))
-        add_blocks(x, tables, sums)
+    def note(x: torch.Tensor, strips: list[object], sketches: list[torch.Tensor]) -> None:
+        made.append(len(sketches))
+        add_strips(x, strips, sketches)
 
-    monkeypatch.setattr(gram, "_add_blocks", note)
+    monkeypatch.setattr(gram, "_add_strips", note)
     maps = torch.randn(2, CHANNELS, 4, 4, generator=torch.Generator().manual_seed(0))
     networks = [compact(2048), compact(1024), compact(1024, seed=1)]
     found = seen_together(networks, maps)

@@ -1,8 +1,8 @@
-"""The Gram matrix of a feature map, and a signed scatter whose order never changes.
+"""The Gram matrix of a feature map, and a signed sum into bins whose order never changes.
 
 `gram`, or `product` of two maps, is full bilinear pooling (Lin et al. 2015, arXiv 1504.07889).
-`sum_into_bins` after it is the Tensor Sketch for devices where adding into bins runs in no fixed
-order (CUDA). Products are written with `out=`: torch leaves such calls out of autocast.
+`sum_into_bins` after it is the Tensor Sketch for any hashes, and for devices where adding into
+bins runs in no fixed order (CUDA). Products are written with `out=`: torch leaves such calls out of autocast.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fieldmark.layers.hashing import CountSketch
-from fieldmark.layers.operators import keep_tensors
+from fieldmark.layers.operators import keep_tensors, transposed
 
 
 def gram(x: Tensor) -> Tensor:
@@ -35,9 +35,7 @@ def _gram_backward(grad: Tensor, x: Tensor) -> Tensor:
     if x.is_cuda:
         return torch.bmm(grad + grad.mT, x, out=dx)
     for sample, d, g in zip(x, dx, grad, strict=True):
-        # A copy that only transposes takes torch's tiled path; a transposed sum does not.
-        symmetric = torch.empty_like(g).copy_(g.mT)
-        torch.mm(symmetric.add_(g), sample, out=d)
+        torch.mm(transposed(g[None])[0].add_(g), sample, out=d)
     return dx
 
 

@@ -5,88 +5,79 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fieldmark.layers.gram import gather, groups, scatter
+from fieldmark.layers.gram import add_rows, fold, groups, read_rows, unfold, unfolded
 from fieldmark.layers.operators import keep_tensors, share_samples
 
-# Rows of the Gram matrix made at a time.
-_ROWS = 512
 
-
-def cross_gram_sketch(x: Tensor, y: Tensor, bins: Tensor, sketch_dim: int) -> Tensor:
-    """Tensor Sketch of `G = X Y^T`: `(B, C1, P)` and `(B, C2, P)` to `(B, D)`.
+def cross_gram_sketch(
+    x: Tensor, y: Tensor, index: Tensor, signs: Tensor, sketch_dim: int
+) -> Tensor:
+    """Tensor Sketch of `G = X Y^T`, y's channel j having bin j: `(B, C, P)` each to `(B, D)`.
 
     Args:
-        x: First map.
-        y: Second map.
-        bins: Signed bins, `(C1, C2)` int32.
-        sketch_dim: D.
+        x: First map, `(B, C1, P)`.
+        y: Second map, `(B, C2, P)`.
+        index: Bin of each channel of x, `(C1,)` int64.
+        signs: Sign of each pair of channels, `(C1, C2)`.
+        sketch_dim: D, at least C2.
     """
-    sketch: Tensor = _cross_gram_sketch(x, y, bins, sketch_dim)
+    sketch: Tensor = _cross_gram_sketch(x, y, index, signs.to(x.dtype), sketch_dim)
     return sketch
 
 
 @torch.library.custom_op("fieldmark::cross_gram_sketch", mutates_args=())
-def _cross_gram_sketch(x: Tensor, y: Tensor, bins: Tensor, sketch_dim: int) -> Tensor:
-    sketch = x.new_zeros(len(x), 2 * sketch_dim)
+def _cross_gram_sketch(
+    x: Tensor, y: Tensor, index: Tensor, signs: Tensor, sketch_dim: int
+) -> Tensor:
+    sketch = x.new_empty(len(x), sketch_dim)
+    C1, C2 = signs.shape
+    entries = max((C1 + C2) * x.shape[2], C1 * C2)
 
     def add(share: slice) -> None:
-        _add_rows(x[share], y[share], bins, sketch[share])
+        for group in groups(share, entries * x.element_size()):
+            bins = unfolded(sketch[group], C2)
+            G = x.new_empty(len(bins), C1, C2)
+            torch.bmm(x[group], y[group].mT, out=G)
+            add_rows(G.mul_(signs), index, bins)
+            fold(bins, sketch[group], C2)
 
-    share_samples(add, len(x), bins.numel() * x.shape[2])
-    return sketch[:, :sketch_dim] - sketch[:, sketch_dim:]
-
-
-def _add_rows(x: Tensor, y: Tensor, bins: Tensor, sketch: Tensor) -> None:
-    """Group by group: make some rows of G, scatter them."""
-    for group in groups(x, y):
-        for first in range(0, len(bins), _ROWS):
-            rows = slice(first, first + _ROWS)
-            left, right = x[group, rows], y[group]
-            block = x.new_empty(len(left), left.shape[1], right.shape[1])
-            torch.bmm(left, right.mT, out=block)
-            scatter(block, bins[rows].flatten(), sketch[group])
+    share_samples(add, len(x), signs.numel() * x.shape[2])
+    return sketch
 
 
 @torch.library.custom_op("fieldmark::cross_gram_sketch_backward", mutates_args=())
 def _cross_gram_sketch_backward(
-    grad: Tensor, x: Tensor, y: Tensor, bins: Tensor
+    grad: Tensor, x: Tensor, y: Tensor, index: Tensor, signs: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`dX = dG Y` and `dY = dG^T X`."""
-    signed = torch.cat([grad, -grad], 1)
     dx, dy = torch.empty_like(x), torch.empty_like(y)
+    C1, C2 = signs.shape
 
     def multiply(share: slice) -> None:
-        _multiply_by_rows(signed[share], x[share], y[share], bins, dx[share], dy[share])
+        dG = x.new_empty(C1, C2)
+        samples = unfold(grad[share], C2), x[share], y[share], dx[share], dy[share]
+        for bins, x_, y_, dx_, dy_ in zip(*samples, strict=True):
+            read_rows(bins, index, dG).mul_(signs)
+            torch.mm(dG, y_, out=dx_)
+            torch.mm(dG.mT, x_, out=dy_)
 
-    share_samples(multiply, len(x), bins.numel() * x.shape[2])
+    share_samples(multiply, len(x), signs.numel() * x.shape[2])
     return dx, dy
 
 
-def _multiply_by_rows(
-    signed: Tensor, x: Tensor, y: Tensor, bins: Tensor, dx: Tensor, dy: Tensor
-) -> None:
-    """Group by group: gather some rows of dG, multiply both ways."""
-    for group in groups(x, y):
-        for first in range(0, len(bins), _ROWS):
-            rows = slice(first, first + _ROWS)
-            block = gather(signed[group], bins[rows].flatten()).view(-1, *bins[rows].shape)
-            torch.bmm(block, y[group], out=dx[group, rows])
-            dy[group].baddbmm_(block.mT, x[group, rows], beta=min(first, 1))
-
-
 @_cross_gram_sketch.register_fake
-def _(x: Tensor, _y: Tensor, _bins: Tensor, sketch_dim: int) -> Tensor:
+def _(x: Tensor, _y: Tensor, _index: Tensor, _signs: Tensor, sketch_dim: int) -> Tensor:
     return x.new_empty(len(x), sketch_dim)
 
 
 @_cross_gram_sketch_backward.register_fake
-def _(_grad: Tensor, x: Tensor, y: Tensor, _bins: Tensor) -> tuple[Tensor, Tensor]:
+def _(_grad: Tensor, x: Tensor, y: Tensor, _index: Tensor, _signs: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(y)
 
 
-def _cross_gram_sketch_grad(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+def _cross_gram_sketch_grad(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
     dx, dy = _cross_gram_sketch_backward(grad.contiguous(), *ctx.saved_tensors)
-    return dx, dy, None, None
+    return dx, dy, None, None, None
 
 
 _cross_gram_sketch.register_autograd(_cross_gram_sketch_grad, setup_context=keep_tensors)

@@ -2,157 +2,191 @@
 
 Sum pooling is linear, so a pooled Tensor Sketch is an exact linear map of the Gram matrix: entry
 `G[i, j]` goes, signed, into one fixed bin. No Fourier transform is taken and nothing of size
-positions x sketch_dim is made. G itself is made a block at a time, and of its two equal halves
-only one. Only X is kept for the backward: gather the signed gradient, then one product.
+positions x sketch_dim is made.
+
+Where the second hash sends channel j into bin j, row i of G is added to consecutive bins, from
+`index[i]` on: whole rows are added and read at the speed of memory, where a table of bins would
+cost five times as much, and no table is needed. Bins that a row reaches beyond the last are kept
+behind it and folded over at the end.
+
+G is made a strip of rows at a time, from the diagonal on: what lies left of it is the mirror of
+what was there before. Only X is kept for the backward: read the signed gradient, then one product.
 
 All products are written with `out=` or in place: torch leaves such calls out of autocast, so
 they stay in the input's precision whatever surrounds them.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fieldmark.layers.hashing import halve
-from fieldmark.layers.operators import keep_tensors, share_samples
+from fieldmark.layers.operators import keep_tensors, share_samples, transposed
 
-# Samples taken together so that they stay in the cache between the levels of a Gram matrix.
-_GROUP_BYTES = 2 << 20
-# Below this a whole square of products stays in the second-level cache.
-_SQUARE_BYTES = 2 << 20
+# The blocks that a group of samples is worked on in stay in the cache.
+_GROUP_BYTES = 1 << 20
+_STRIPS = 4
+_MOST_ROWS = 160
+# Below this many multiplications a strip gains less than it costs to call for it.
+_LEAST_STRIP = 4_000_000
 
 
-def gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -> Tensor:
-    """Tensor Sketch of `G = X X^T`: `(B, C, P)` to `(B, D)`.
+def gram_sketch(x: Tensor, index: Tensor, signs: Tensor, sketch_dim: int) -> Tensor:
+    """Tensor Sketch of `G = X X^T`, channel j's second bin being j: `(B, C, P)` to `(B, D)`.
 
     Args:
         x: One map.
-        bins: Signed bins, `(C, C)` int32.
-        folded_bins: The same in the order of `fold_symmetric`.
-        sketch_dim: D.
+        index: First bin of each channel, `(C,)` int64.
+        signs: Sign of each pair of channels, `(C, C)`.
+        sketch_dim: D, at least C.
     """
-    sketch: Tensor = _gram_sketch(x.contiguous(), bins, folded_bins, sketch_dim)
+    sketch: Tensor = _gram_sketch(x.contiguous(), index, signs.to(x.dtype), sketch_dim)
     return sketch
 
 
-def gram_sketches(x: Tensor, tables: Sequence[Tensor], sketch_dims: Sequence[int]) -> list[Tensor]:
+def gram_sketches(
+    x: Tensor, hashes: Sequence[tuple[Tensor, Tensor]], sketch_dims: Sequence[int]
+) -> list[Tensor]:
     """Several Tensor Sketches of one `G = X X^T`, without gradients: `(B, C, P)` to each `(B, D)`.
 
     Args:
         x: One map, contiguous.
-        tables: Signed bins of each, in the order of `fold_symmetric`.
+        hashes: `index` and `signs` of each, as `gram_sketch` takes them, in x's precision.
         sketch_dims: D of each.
     """
-    sums = [x.new_zeros(len(x), 2 * D) for D in sketch_dims]
+    sketches = [x.new_empty(len(x), D) for D in sketch_dims]
+    C, P = x.shape[1:]
+    strips = [_Strip.cut(rows, hashes) for rows in _cut_rows(C, P)]
+    height = strips[0].rows.stop
 
     def add(share: slice) -> None:
-        _add_blocks(x[share], tables, [each[share] for each in sums])
+        for group in groups(share, height * C * x.element_size()):
+            _add_strips(x[group], strips, [sketch[group] for sketch in sketches])
 
-    share_samples(add, len(x), x.shape[1] ** 2 * x.shape[2])
-    return [each[:, :D] - each[:, D:] for each, D in zip(sums, sketch_dims, strict=True)]
+    share_samples(add, len(x), C * C * P)
+    return sketches
 
 
-def groups(*maps: Tensor) -> Iterator[slice]:
-    """Cut a batch into groups of samples, few enough to stay in the cache."""
-    sample_bytes = sum(m[0].numel() * m.element_size() for m in maps)
+def groups(share: slice, sample_bytes: int) -> Iterator[slice]:
+    """Cut samples into groups, few enough to stay in the cache."""
     size = max(_GROUP_BYTES // sample_bytes, 1)
-    for start in range(0, len(maps[0]), size):
-        yield slice(start, start + size)
+    for start in range(share.start, share.stop, size):
+        yield slice(start, min(start + size, share.stop))
 
 
-def scatter(block: Tensor, bins: Tensor, into: Tensor) -> None:
-    """Add each sample's entries `(n, ...)` into its signed bins `(n, 2D)`."""
-    # Tables are int32, half as much to read. Torch widens them too, but after `expand`: n-fold.
-    into.scatter_add_(1, bins.long().expand(len(into), -1), block.flatten(1))
+def unfolded(sketch: Tensor, channels: int) -> Tensor:
+    """Zeros for the bins of `(n, D)` sketches, and behind them what rows reach beyond the last."""
+    return sketch.new_zeros(len(sketch), sketch.shape[1] + channels)
 
 
-def gather(signed: Tensor, bins: Tensor) -> Tensor:
-    """Read each sample's signed bins: `(n, 2D)` to `(n, entries)`."""
-    # On the one thread of a share, a third quicker than `gather`.
-    values = signed.new_empty(len(signed), len(bins))
-    for sample, into in zip(signed, values, strict=True):
-        torch.index_select(sample, 0, bins, out=into)
-    return values
+def add_rows(block: Tensor, index: Tensor, bins: Tensor, first: int = 0) -> None:
+    """Add rows of G, signed, into the unfolded bins `(n, D + C)`.
+
+    Args:
+        block: `(n, rows, columns)`.
+        index: Bin of each row's column 0, `(rows,)`.
+        bins: Where to.
+        first: The column of G that the block begins with.
+    """
+    n, _, columns = block.shape
+    length = bins.shape[1]
+    # Every run of consecutive bins, as if it were a row. They overlap, which `index_add_` stands:
+    # it adds row after row.
+    shape = n, length - first - columns + 1, columns
+    runs = bins.as_strided(shape, (length, 1, 1), bins.storage_offset() + first)
+    runs.index_add_(1, index, block)
+
+
+def fold(bins: Tensor, sketch: Tensor, channels: int) -> None:
+    """Add what lies behind the last bin to the first bins, and write the sketches `(n, D)`."""
+    D = sketch.shape[1]
+    bins[:, :channels] += bins[:, D:]
+    sketch.copy_(bins[:, :D])
+
+
+def unfold(grad: Tensor, channels: int) -> Tensor:
+    """Gradients `(n, D)`, and behind each its first bins again: `(n, D + C)`."""
+    return torch.cat([grad, grad[:, :channels]], 1)
+
+
+def read_rows(bins: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """Read rows of dG, unsigned, from one unfolded gradient `(D + C,)` into `(rows, C)`."""
+    runs = bins.as_strided((len(bins) - rows.shape[1] + 1, rows.shape[1]), (1, 1))
+    return torch.index_select(runs, 0, index, out=rows)
+
+
+def _cut_rows(channels: int, positions: int) -> Iterator[slice]:
+    worthwhile = channels**2 * positions >= _STRIPS * _LEAST_STRIP
+    height = min(-(-channels // _STRIPS), _MOST_ROWS) if worthwhile else channels
+    for start in range(0, channels, height):
+        yield slice(start, min(start + height, channels))
+
+
+class _Strip(NamedTuple):
+    """Rows of G from the diagonal on, and what sketches take of the hashes for them."""
+
+    rows: slice
+    own: list[tuple[Tensor, Tensor]]  # index and signs of the rows themselves
+    mirrored: list[tuple[Tensor, Tensor]]  # of the rows below, that hold the mirror's entries
+
+    @classmethod
+    def cut(cls, rows: slice, hashes: Sequence[tuple[Tensor, Tensor]]) -> "_Strip":
+        rest = slice(rows.stop, None)
+        own = [(index[rows], signs[rows, rows.start :]) for index, signs in hashes]
+        mirrored = [(index[rest], signs[rest, rows]) for index, signs in hashes]
+        return cls(rows, own, mirrored)
 
 
 @torch.library.custom_op("fieldmark::gram_sketch", mutates_args=())
-# `bins` is what the backward needs.
-def _gram_sketch(x: Tensor, bins: Tensor, folded_bins: Tensor, sketch_dim: int) -> Tensor:  # noqa: ARG001
-    return gram_sketches(x, [folded_bins], [sketch_dim])[0]
+def _gram_sketch(x: Tensor, index: Tensor, signs: Tensor, sketch_dim: int) -> Tensor:
+    return gram_sketches(x, [(index, signs)], [sketch_dim])[0]
 
 
-def _add_blocks(x: Tensor, tables: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
-    """Group by group and level by level: make a block of G, scatter it and its mirror."""
-    _, C, P = x.shape
-    for group in groups(x):
-        n = len(x[group])
-        for pairs, width, entries in halve(C):
-            block = x.new_empty(n * pairs, width, width)
-            if entries.stop is None:
-                rows = x[group].view(n * pairs, width, P)
-                torch.bmm(rows, rows.mT, out=block)
-            else:
-                halves = x[group].view(n * pairs, 2, width, P)
-                torch.bmm(halves[:, 0], halves[:, 1].mT, out=block)
-            for folded_bins, into in zip(tables, sums, strict=True):
-                mirrored = folded_bins[:1] if entries.stop is None else folded_bins
-                for row in mirrored[:, entries]:
-                    scatter(block.view(n, -1), row, into[group])
+def _add_strips(x: Tensor, strips: Sequence[_Strip], sketches: Sequence[Tensor]) -> None:
+    """Strip by strip: multiply, add the rows, and as rows the columns right of the diagonal."""
+    n, C, _ = x.shape
+    bins = [unfolded(sketch, C) for sketch in sketches]
+    for rows, own, mirrored in strips:
+        first, height = rows.start, rows.stop - rows.start
+        below = x[:, first:]
+        strip = x.new_empty(n, height, C - first)
+        torch.bmm(below[:, :height], below.mT, out=strip)
+        blocks = [(strip, own)]
+        if rows.stop < C:
+            blocks.append((transposed(strip)[:, height:], mirrored))
+        for block, hashes in blocks:
+            for (index, signs), into in zip(hashes, bins, strict=True):
+                # Signed in place where no other sketch needs the block.
+                signed = block.mul_(signs) if len(bins) == 1 else block * signs
+                add_rows(signed, index, into, first)
+    for into, sketch in zip(bins, sketches, strict=True):
+        fold(into, sketch, C)
 
 
 @torch.library.custom_op("fieldmark::gram_sketch_backward", mutates_args=())
-def _gram_sketch_backward(grad: Tensor, x: Tensor, bins: Tensor, folded_bins: Tensor) -> Tensor:
-    """`dX = (dG + dG^T) X`, with `dG[i, j] = sign * grad[bin]`."""
-    signed, dx = torch.cat([grad, -grad], 1), torch.empty_like(x)
-    in_cache = bins.numel() * x.element_size() <= _SQUARE_BYTES
+def _gram_sketch_backward(grad: Tensor, x: Tensor, index: Tensor, signs: Tensor) -> Tensor:
+    """`dX = (dG + dG^T) X`, with `dG[i, j] = signs[i, j] * grad[index[i] + j]`."""
+    dx = torch.empty_like(x)
+    C = len(index)
 
     def multiply(share: slice) -> None:
-        if in_cache:
-            _multiply_by_squares(signed[share], x[share], bins, dx[share])
-        else:
-            _multiply_by_blocks(signed[share], x[share], folded_bins, dx[share])
+        dG = x.new_empty(C, C)
+        for bins, sample, into in zip(unfold(grad[share], C), x[share], dx[share], strict=True):
+            read_rows(bins, index, dG).mul_(signs)
+            torch.mm(transposed(dG[None])[0].add_(dG), sample, out=into)
 
-    share_samples(multiply, len(x), bins.numel() * x.shape[2])
+    share_samples(multiply, len(x), C * C * x.shape[2])
     return dx
 
 
-def _multiply_by_squares(signed: Tensor, x: Tensor, bins: Tensor, dx: Tensor) -> None:
-    """Sample by sample: gather dG whole, add its transpose, multiply."""
-    dG, symmetric = x.new_empty(bins.shape), x.new_empty(bins.shape)
-    for grad, sample, into in zip(signed, x, dx, strict=True):
-        torch.index_select(grad, 0, bins.flatten(), out=dG.view(-1))
-        # A copy that only transposes takes torch's tiled path; a transposed sum does not.
-        symmetric.copy_(dG.T).add_(dG)
-        torch.mm(symmetric, sample, out=into)
-
-
-def _multiply_by_blocks(signed: Tensor, x: Tensor, folded_bins: Tensor, dx: Tensor) -> None:
-    """Group by group and level by level: gather a block and its mirror, multiply both ways."""
-    _, C, P = x.shape
-    for group in groups(x):
-        n = len(x[group])
-        for pairs, width, entries in reversed(list(halve(C))):
-            block = gather(signed[group], folded_bins[0, entries])
-            block += gather(signed[group], folded_bins[1, entries])
-            block = block.view(n * pairs, width, width)
-            if entries.stop is None:
-                shape = n * pairs, width, P
-                torch.bmm(block, x[group].view(shape), out=dx[group].view(shape))
-                continue
-            halves, d = (m[group].view(n * pairs, 2, width, P) for m in (x, dx))
-            d[:, 0].baddbmm_(block, halves[:, 1])
-            d[:, 1].baddbmm_(block.mT, halves[:, 0])
-
-
 @_gram_sketch.register_fake
-def _(x: Tensor, _bins: Tensor, _folded_bins: Tensor, sketch_dim: int) -> Tensor:
+def _(x: Tensor, _index: Tensor, _signs: Tensor, sketch_dim: int) -> Tensor:
     return x.new_empty(len(x), sketch_dim)
 
 
 @_gram_sketch_backward.register_fake
-def _(_grad: Tensor, x: Tensor, _bins: Tensor, _folded_bins: Tensor) -> Tensor:
+def _(_grad: Tensor, x: Tensor, _index: Tensor, _signs: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 

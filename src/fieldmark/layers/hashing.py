@@ -1,22 +1,21 @@
-"""The fixed random vectors of a sketch, and the index tables that follow from them.
+"""The fixed vectors of a sketch, and the index tables that follow from them.
 
 A count sketch sends channel `i` into bin `index_hash[i]` with sign `sign_hash[i]`. A Tensor
 Sketch of two such sends the pair `(i, j)` into bin `(index_hash1[i] + index_hash2[j]) mod D`
 with sign `sign_hash1[i] * sign_hash2[j]`, D = sketch_dim.
 
-A *signed bin* folds the sign into the bin: bins 0..D-1 add, bins D..2D-1 subtract. So a signed
-sum is a plain sum into 2D bins and one subtraction, with no table of signs to read.
+What a Tensor Sketch needs of its bins is that two pairs share one with a chance of at most 1/D;
+its signs do the rest (Pham and Pagh 2013, lemma 4). With a uniform first hash any second will do
+that keeps channels apart: `(i, j)` and `(k, l)` meet with chance 1/D where i and k differ, never
+where they are the same. So the second is drawn only where there are fewer bins than channels, and
+else sends channel `j` into bin `j`: then a row of pairs lies in consecutive bins.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-# Below this the halves are too narrow for the matrix product to run at full speed.
-_NARROWEST_BLOCK = 64
-_MOST_LEVELS = 3
 
 
 def draw_index_hash(channels: int, sketch_dim: int, generator: torch.Generator) -> Tensor:
@@ -70,62 +69,3 @@ class CountSketch(NamedTuple):
         """Read the bins back, signed: `(bins, ...)` to `(entries, ...)`."""
         rows = sketch.index_select(0, self.bins)
         return rows.mul_(self.sign.to(rows.dtype).view(-1, *[1] * (rows.dim() - 1)))
-
-
-def signed_bins(
-    index1: Tensor, sign1: Tensor, index2: Tensor, sign2: Tensor, sketch_dim: int
-) -> Tensor:
-    """Table the signed bin of each pair of channels: `(C1, C2)` int64 in 0..2D-1."""
-    bins = (index1[:, None] + index2) % sketch_dim
-    return bins + sketch_dim * (sign1[:, None] != sign2)
-
-
-class Level(NamedTuple):
-    """One level of halving a symmetric matrix: `pairs` of neighbouring ranges of `width`."""
-
-    pairs: int
-    width: int
-    entries: slice  # of the folded table
-
-    @property
-    def is_diagonal(self) -> bool:
-        """Whether this is the last level: the blocks on the diagonal, `pairs` of them."""
-        return self.entries.stop is None
-
-
-def halve(channels: int) -> Iterator[Level]:
-    """Cover a symmetric `(C, C)` matrix by blocks on and above its diagonal, large ones first.
-
-    The upper right quarter, then the upper right quarters of the two remaining squares, and so on;
-    last the small squares left on the diagonal. At level l there are 2^l equal blocks, one
-    batched product. Three levels compute 9/16 of the entries.
-    """
-    pairs, start = 1, 0
-    while pairs < 1 << _MOST_LEVELS and channels % (2 * pairs) == 0:
-        width = channels // (2 * pairs)
-        if width < _NARROWEST_BLOCK:
-            break
-        yield Level(pairs, width, slice(start, start := start + pairs * width**2))
-        pairs *= 2
-    yield Level(pairs, channels // pairs, slice(start, None))
-
-
-def fold_symmetric(table: Tensor) -> Tensor:
-    """Lay out a `(C, C)` table in the order of `halve`: `(2, entries)`, blocks and their mirrors.
-
-    Row 0 holds `table[i, j]`, row 1 `table[j, i]`, for the same `(i, j)` on or above the diagonal.
-    """
-    return torch.stack([_blocks(table), _blocks(table.T.contiguous())])
-
-
-def _blocks(table: Tensor) -> Tensor:
-    found = []
-    for level in halve(len(table)):
-        if level.is_diagonal:
-            square = table.view(level.pairs, level.width, level.pairs, level.width)
-            block = square.diagonal(dim1=0, dim2=2)  # (width, width, pairs)
-        else:
-            square = table.view(2 * (level.pairs, 2, level.width))
-            block = square[:, 0, :, :, 1].diagonal(dim1=0, dim2=2)
-        found.append(block.permute(2, 0, 1).flatten())
-    return torch.cat(found)

@@ -12,6 +12,7 @@ from threading import Barrier
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 # torch passes `output` by name.
@@ -24,6 +25,19 @@ def keep_tensors(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noq
         elif not isinstance(value, int):
             kept.append(value)
     ctx.save_for_backward(*kept)
+
+
+def transposed(matrices: Tensor) -> Tensor:
+    """Copy contiguous matrices `(n, rows, columns)` to `(n, columns, rows)`.
+
+    As channels shuffled between groups, the one transposition of torch's that is vectorised: a
+    third to a quarter of the time of a copy.
+    """
+    n, rows, columns = matrices.shape
+    entries = rows * columns
+    # One pixel a sample, its channels next to each other: strides that only `channels_last` has.
+    pixels = matrices.as_strided((n, entries, 1, 1), (entries, 1, entries, entries))
+    return torch.channel_shuffle(pixels, rows).view(n, columns, rows)
 
 
 # A share of fewer multiplications is done before a sleeping thread is awake.
@@ -42,18 +56,19 @@ def share_samples(run: Callable[[slice], None], samples: int, work: int) -> None
         samples: how many there are.
         work: multiplications of one sample, roughly; a small batch is not shared out.
     """
-    threads = min(torch.get_num_threads(), samples)
-    if threads < 2 or samples * work < threads * _LEAST_SHARE:
-        run(slice(0, samples))
-        return
-    edges = [samples * i // threads for i in range(threads + 1)]
-    shares = [slice(*ends) for ends in pairwise(edges)]
 
     def take(share: slice) -> None:
-        # Threads do not inherit the mode; without one, torch would record or refuse `out=`.
+        # Halves what short operations cost; and threads do not inherit the mode, without which
+        # torch would record or refuse `out=`.
         with torch.inference_mode():
             run(share)
 
+    threads = min(torch.get_num_threads(), samples)
+    if threads < 2 or samples * work < threads * _LEAST_SHARE:
+        take(slice(0, samples))
+        return
+    edges = [samples * i // threads for i in range(threads + 1)]
+    shares = [slice(*ends) for ends in pairwise(edges)]
     list(_workers(threads).map(take, shares))
 
 

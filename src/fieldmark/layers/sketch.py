@@ -6,9 +6,10 @@
 Pham and Pagh 2013; as a pooling, Gao et al. 2016 (arXiv 1511.06062). All routes are exact and
 agree to rounding:
 
-    gram      blocks of the Gram matrix, each scattered into the sketch as soon as it is made
+    gram      strips of the Gram matrix, whose rows are added to consecutive bins
     spectrum  Fourier transforms of count sketches, summed over positions
-    bags      the Gram matrix, each bin summed in a fixed order; for CUDA, where scatters race
+    bags      the Gram matrix, each bin summed in a fixed order: for CUDA, where additions race,
+              and for hashes from elsewhere, whose rows lie scattered
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +22,7 @@ from fieldmark.errors import WeightsError
 from fieldmark.layers.bilinear import gram, product, sum_into_bins
 from fieldmark.layers.cross_gram import cross_gram_sketch
 from fieldmark.layers.gram import gram_sketch, gram_sketches
-from fieldmark.layers.hashing import (
-    CountSketch,
-    draw_index_hash,
-    draw_sign_hash,
-    fold_symmetric,
-    signed_bins,
-)
+from fieldmark.layers.hashing import CountSketch, draw_index_hash, draw_sign_hash
 from fieldmark.layers.maclaurin import maclaurin_positions, maclaurin_sketch
 from fieldmark.layers.positions import sketch_positions
 from fieldmark.layers.spectrum import spectral_sketch
@@ -45,9 +40,11 @@ class TensorSketch(nn.Module):
         channels: Channels of the first map, C1.
         sketch_dim: Length of a sketch, D.
         channels2: Channels of the second map, C2; None: one map, taken twice.
-        seed: Draws the hashes, on a private generator.
+        seed: Draws the hashes, on a private generator; `index_hash2` only where D < C2, else it
+            counts from 0, as `hashing` explains.
         pool: Sum over positions; False: a sketch for each position.
-        route: Take this route on a processor; None: choose by size. On a GPU it is `bags`.
+        route: Take this route on a processor; None: choose by size. On a GPU it is `bags`, as it
+            is in place of `gram` where `index_hash2` does not count from 0.
     """
 
     index_hash1: Tensor  # (C1,) int64
@@ -72,52 +69,60 @@ class TensorSketch(nn.Module):
         self.route = route
         generator = torch.Generator().manual_seed(seed)
         for which, count in ((1, channels), (2, channels2 or channels)):
-            index = draw_index_hash(count, sketch_dim, generator)
+            drawn = which == 1 or sketch_dim < count
+            index = draw_index_hash(count, sketch_dim, generator) if drawn else torch.arange(count)
             self.register_buffer(f"index_hash{which}", index)
             self.register_buffer(f"sign_hash{which}", draw_sign_hash(count, generator=generator))
+        self._in_rows = not drawn
         self._build_tables()
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """`(B, C1, P)` and, with two maps, `(B, C2, P)` to `(B, D)`, or `(B, D, P)` unpooled."""
         if not self.pool:
             return sketch_positions(x, x if y is None else y, self._first, self._second)
-        route = "bags" if x.is_cuda else self.route or self._choose_route(x)
+        route = self._route_of(x)
         if route == "spectrum":
             return spectral_sketch(x, y, self._first, self._second)
         if route == "bags":
             G = gram(x) if y is None else product(x, y.mT)  # (B, C1, C2)
             return sum_into_bins(G.flatten(1), self._pairs)
+        hashes = self.index_hash1, self._signs
         if y is None:
-            return gram_sketch(x, self._bins, self._folded_bins, self.sketch_dim)
-        return cross_gram_sketch(x, y, self._bins, self.sketch_dim)
+            return gram_sketch(x, *hashes, self.sketch_dim)
+        return cross_gram_sketch(x, y, *hashes, self.sketch_dim)
 
     def takes_gram(self, x: Tensor) -> bool:
         """Whether `(B, C, P)` is sketched through its Gram matrix, which sketches may share."""
+        return self.pool and not self.two_maps and self._route_of(x) == "gram"
+
+    def _route_of(self, x: Tensor) -> Route:
+        if x.is_cuda:
+            return "bags"
         route = self.route or self._choose_route(x)
-        return self.pool and not self.two_maps and route == "gram"
+        return "bags" if route == "gram" and not self._in_rows else route
 
     def _choose_route(self, x: Tensor) -> Route:
+        P, channels2 = x.shape[2], len(self.index_hash2)
+        if self.sketch_dim < channels2:
+            return "spectrum"
         # Nanoseconds a photo, forward and backward, fitted on one thread; only ratios matter. The
         # choice rests on sizes alone, so that grad mode and threads do not change the route.
-        P, pairs = x.shape[2], len(self.index_hash1) * len(self.index_hash2)
-        through_gram = pairs * (0.066 * P + 2.2 if self.two_maps else 0.037 * P + 3)
+        pairs = len(self.index_hash1) * channels2
+        through_gram = pairs * (0.066 * P + 0.8 if self.two_maps else 0.037 * P + 1.8)
         through_spectrum = 12 * self.sketch_dim * P
         return "spectrum" if through_spectrum < through_gram else "gram"
 
     def _build_tables(self) -> None:
         hash1 = self.index_hash1, self.sign_hash1
         hash2 = self.index_hash2, self.sign_hash2
-        D = self.sketch_dim
-        self._first = CountSketch.build(*hash1, D)
-        self._second = CountSketch.build(*hash2, D)
-        bins = signed_bins(*hash1, *hash2, D)
-        if self.route == "bags" or bins.is_cuda:
-            sign = torch.where(bins < D, 1, -1).to(torch.int8)
-            self._pairs = CountSketch.build(bins.flatten() % D, sign.flatten(), D)
-            return
-        self._bins = bins.int()
-        if not self.two_maps:
-            self._folded_bins = fold_symmetric(self._bins)
+        self._first = CountSketch.build(*hash1, self.sketch_dim)
+        self._second = CountSketch.build(*hash2, self.sketch_dim)
+        signs = self.sign_hash1[:, None] * self.sign_hash2  # (C1, C2)
+        if self.route == "bags" or signs.is_cuda or not self._in_rows:
+            bins = (self.index_hash1[:, None] + self.index_hash2) % self.sketch_dim
+            self._pairs = CountSketch.build(bins.flatten(), signs.flatten(), self.sketch_dim)
+        if self._in_rows:
+            self._signs = signs.float()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -138,6 +143,7 @@ class TensorSketch(nn.Module):
                     f"`sketch_dim` the weights were saved with."
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._in_rows = torch.equal(self.index_hash2.cpu(), torch.arange(len(self.index_hash2)))
         self._build_tables()
 
 
@@ -148,8 +154,8 @@ def sketches_of(x: Tensor, sketches: Sequence[TensorSketch]) -> list[Tensor]:
         x: The map, `(B, C, P)`.
         sketches: Those whose `takes_gram` is true of it.
     """
-    tables = [sketch._folded_bins for sketch in sketches]
-    return gram_sketches(x.contiguous(), tables, [sketch.sketch_dim for sketch in sketches])
+    hashes = [(sketch.index_hash1, sketch._signs.to(x.dtype)) for sketch in sketches]
+    return gram_sketches(x.contiguous(), hashes, [sketch.sketch_dim for sketch in sketches])
 
 
 class RandomMaclaurin(nn.Module):

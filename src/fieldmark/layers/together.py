@@ -13,7 +13,7 @@ from fieldmark.layers.sketch import TensorSketch, sketches_of
 def seen_together(networks: Sequence[nn.Module], maps: Tensor) -> list[Tensor]:
     """What each network makes of the maps, the same bits as by itself.
 
-    A Gram matrix costs three times as much as scattering it into a sketch, and is the same for all.
+    A Gram matrix costs several times as much as adding it into a sketch, and is the same for all.
 
     Args:
         networks: Each from maps to `(B, ...)`; those that begin with a sketch may share.
