@@ -11,6 +11,7 @@ time; all threads in wall time, judged only when nothing else ran as the benchma
 import argparse
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -89,10 +90,10 @@ def medians(ways: dict[str, Callable[[], object]], work: float) -> dict[str, flo
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     rounds = int(min(max(WORK / work, ROUNDS[0]), ROUNDS[1]))
     seen: dict[str, list[float]] = {name: [] for name in ways}
-    order = list(ways)
+    shuffle = random.Random(0)
     for step in range(rounds + 2):  # the first two warm up
-        order = order[3:] + order[:3]  # so that none always runs on the caches another one left
-        for name in order:
+        # Another order each round, so that none always runs on the caches the same one left.
+        for name in shuffle.sample(list(ways), len(ways)):
             start = clock()
             ways[name]()
             if step > 1:

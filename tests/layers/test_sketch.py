@@ -68,7 +68,7 @@ def test_gram_in_strips_matches_brute_force(channels, most_rows, threads, monkey
     """Strips of uneven heights, groups of samples, shares of uneven lengths."""
     monkeypatch.setattr("fieldmark.layers.gram._LEAST_STRIP", 1)
     monkeypatch.setattr("fieldmark.layers.gram._MOST_ROWS", most_rows)
-    monkeypatch.setattr("fieldmark.layers.gram._GROUP_BYTES", 100_000)
+    monkeypatch.setattr("fieldmark.layers.gram._STRIPS_BYTES", 100_000)
     monkeypatch.setattr("fieldmark.layers.operators._LEAST_SHARE", 1)
     x = maps(5, channels, 6)[0].requires_grad_()
     sketch = TensorSketch(channels, 320, route="gram")

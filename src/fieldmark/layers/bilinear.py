@@ -2,7 +2,8 @@
 
 `gram`, or `product` of two maps, is full bilinear pooling (Lin et al. 2015, arXiv 1504.07889).
 `sum_into_bins` after it is the Tensor Sketch for any hashes, and for devices where adding into
-bins runs in no fixed order (CUDA). Products are written with `out=`: torch leaves such calls out of autocast.
+bins runs in no fixed order (CUDA). Products are written with `out=`: torch leaves such calls out of
+autocast.
 """
 
 from collections.abc import Sequence

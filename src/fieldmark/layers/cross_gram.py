@@ -5,8 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fieldmark.layers.gram import add_rows, fold, groups, read_rows, unfold, unfolded
+from fieldmark.layers.gram import add_rows, fold, groups, read_rows, unfolded
 from fieldmark.layers.operators import keep_tensors, share_samples
+
+# Samples are worked on in groups whose blocks stay in the cache.
+_BYTES = 2 << 20
 
 
 def cross_gram_sketch(
@@ -34,7 +37,7 @@ def _cross_gram_sketch(
     entries = max((C1 + C2) * x.shape[2], C1 * C2)
 
     def add(share: slice) -> None:
-        for group in groups(share, entries * x.element_size()):
+        for group in groups(share, entries * x.element_size(), _BYTES):
             bins = unfolded(sketch[group], C2)
             G = x.new_empty(len(bins), C1, C2)
             torch.bmm(x[group], y[group].mT, out=G)
@@ -54,12 +57,10 @@ def _cross_gram_sketch_backward(
     C1, C2 = signs.shape
 
     def multiply(share: slice) -> None:
-        dG = x.new_empty(C1, C2)
-        samples = unfold(grad[share], C2), x[share], y[share], dx[share], dy[share]
-        for bins, x_, y_, dx_, dy_ in zip(*samples, strict=True):
-            read_rows(bins, index, dG).mul_(signs)
-            torch.mm(dG, y_, out=dx_)
-            torch.mm(dG.mT, x_, out=dy_)
+        for group in groups(share, C1 * C2 * x.element_size(), _BYTES):
+            dG = read_rows(grad[group], index, C2).mul_(signs)
+            torch.bmm(dG, y[group], out=dx[group])
+            torch.bmm(dG.mT, x[group], out=dy[group])
 
     share_samples(multiply, len(x), signs.numel() * x.shape[2])
     return dx, dy

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from fieldmark.layers.operators import keep_tensors, share_samples, transposed
 
-# The blocks that a group of samples is worked on in stay in the cache.
-_GROUP_BYTES = 1 << 20
+# Samples are worked on in groups, so that what is made of them stays in the cache: strips, Gram
+# matrices too small to cut, gradients of Gram matrices.
+_STRIPS_BYTES, _WHOLE_BYTES, _GRADIENT_BYTES = 7 << 17, 4 << 20, 7 << 18
 _STRIPS = 4
 _MOST_ROWS = 160
 # Below this many multiplications a strip gains less than it costs to call for it.
@@ -61,18 +62,21 @@ def gram_sketches(
     height = strips[0].rows.stop
 
     def add(share: slice) -> None:
-        for group in groups(share, height * C * x.element_size()):
+        most_bytes = _STRIPS_BYTES if len(strips) > 1 else _WHOLE_BYTES
+        for group in groups(share, height * C * x.element_size(), most_bytes):
             _add_strips(x[group], strips, [sketch[group] for sketch in sketches])
 
     share_samples(add, len(x), C * C * P)
     return sketches
 
 
-def groups(share: slice, sample_bytes: int) -> Iterator[slice]:
-    """Cut samples into groups, few enough to stay in the cache."""
-    size = max(_GROUP_BYTES // sample_bytes, 1)
-    for start in range(share.start, share.stop, size):
-        yield slice(start, min(start + size, share.stop))
+def groups(share: slice, sample_bytes: int, most_bytes: int) -> Iterator[slice]:
+    """Cut samples into groups as even as can be, of so many bytes or of one sample."""
+    samples = share.stop - share.start
+    count = -(-samples // max(most_bytes // sample_bytes, 1))
+    for group in range(count):
+        start, stop = (share.start + samples * edge // count for edge in (group, group + 1))
+        yield slice(start, stop)
 
 
 def unfolded(sketch: Tensor, channels: int) -> Tensor:
@@ -91,8 +95,8 @@ def add_rows(block: Tensor, index: Tensor, bins: Tensor, first: int = 0) -> None
     """
     n, _, columns = block.shape
     length = bins.shape[1]
-    # Every run of consecutive bins, as if it were a row. They overlap, which `index_add_` stands:
-    # it adds row after row.
+    # Every run of consecutive bins, as if it were a row. They overlap, which is safe as
+    # `index_add_` adds one row after the other; only within a row it splits over threads.
     shape = n, length - first - columns + 1, columns
     runs = bins.as_strided(shape, (length, 1, 1), bins.storage_offset() + first)
     runs.index_add_(1, index, block)
@@ -105,15 +109,14 @@ def fold(bins: Tensor, sketch: Tensor, channels: int) -> None:
     sketch.copy_(bins[:, :D])
 
 
-def unfold(grad: Tensor, channels: int) -> Tensor:
-    """Gradients `(n, D)`, and behind each its first bins again: `(n, D + C)`."""
-    return torch.cat([grad, grad[:, :channels]], 1)
-
-
-def read_rows(bins: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """Read rows of dG, unsigned, from one unfolded gradient `(D + C,)` into `(rows, C)`."""
-    runs = bins.as_strided((len(bins) - rows.shape[1] + 1, rows.shape[1]), (1, 1))
-    return torch.index_select(runs, 0, index, out=rows)
+def read_rows(grad: Tensor, index: Tensor, columns: int) -> Tensor:
+    """Read rows of dG, unsigned, from gradients `(n, D)`: `(n, rows, columns)`."""
+    bins = torch.cat([grad, grad[:, :columns]], 1)  # what lies beyond the last bin is the first
+    n, length = bins.shape
+    runs = bins.as_strided((bins.numel() - columns + 1, columns), (1, 1))
+    # As if all samples were one: `index_select` is slow along any dimension but the first.
+    starts = index + length * torch.arange(n)[:, None]
+    return torch.index_select(runs, 0, starts.flatten()).view(n, len(index), columns)
 
 
 def _cut_rows(channels: int, positions: int) -> Iterator[slice]:
@@ -171,10 +174,9 @@ def _gram_sketch_backward(grad: Tensor, x: Tensor, index: Tensor, signs: Tensor)
     C = len(index)
 
     def multiply(share: slice) -> None:
-        dG = x.new_empty(C, C)
-        for bins, sample, into in zip(unfold(grad[share], C), x[share], dx[share], strict=True):
-            read_rows(bins, index, dG).mul_(signs)
-            torch.mm(transposed(dG[None])[0].add_(dG), sample, out=into)
+        for group in groups(share, C * C * x.element_size(), _GRADIENT_BYTES):
+            dG = read_rows(grad[group], index, C).mul_(signs)
+            torch.bmm(transposed(dG).add_(dG), x[group], out=dx[group])
 
     share_samples(multiply, len(x), C * C * x.shape[2])
     return dx
