@@ -66,6 +66,12 @@ def test_registered_names_are_covered():
     assert {name for name, _ in CASES.values()} == set(POOLINGS)
 
 
+def test_an_empty_batch_gives_no_rows(pooling, maps):
+    pooled, *gradients = pool_with_gradients(pooling, [m[:0] for m in maps])
+    assert pooled.shape == (0, pooling.out_features)
+    assert [g.shape for g in gradients] == [m[:0].shape for m in maps]
+
+
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_shape(pooling, size):
     assert pooling(*draw_maps(pooling, size=size)).shape == (3, pooling.out_features)

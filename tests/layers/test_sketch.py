@@ -276,20 +276,43 @@ def test_hashes_from_elsewhere_are_taken_by_another_route_and_left_again(channel
         assert relative_error(sketch(*given), want) < 1e-12
 
 
-def test_a_second_hash_in_sequence_strays_no_more_than_a_drawn_one():
-    """In the mean square error of <sketch x, sketch y> over draws; as many bins as channels."""
-    C, D, n = 16, 16, 1000
-    x, y = (m[0, :, 0].abs() for m in maps(1, C, 1, count=2))  # as features are after a ReLU
-    both = torch.stack([x, y])[:, :, None]
-    truth = (x @ y) ** 2
-    errors = {"sequence": [], "drawn": []}
-    for seed in range(n):
-        sketch = TensorSketch(C, D, seed=seed)
-        drawn = torch.randint(D, (C,), generator=torch.Generator().manual_seed(seed))
-        for kind, second in (("sequence", torch.arange(C)), ("drawn", drawn)):
-            sketch.load_state_dict(sketch.state_dict() | {"index_hash2": second})
-            a, b = sketch(both)
-            errors[kind].append(((a @ b - truth) ** 2).item())
-    mean = {kind: torch.tensor(found).mean() for kind, found in errors.items()}
-    spread = torch.tensor(errors["drawn"]).std() / n**0.5
-    assert mean["sequence"] < mean["drawn"] + 3 * spread
+@pytest.mark.parametrize("channels2", [None, 9])
+@pytest.mark.parametrize("route", ROUTES)
+def test_gradients_of_any_layout(route, channels2):
+    """Expanded, as of a sum, and strided, as behind a transposition."""
+    sketch = TensorSketch(6, 20, channels2=channels2, route=route)
+    given = [m.requires_grad_() for m in maps(3, 6, 4) + (maps(3, 9, 4) if channels2 else ())]
+    strided = maps(20, 6)[0][:, ::2].T
+    for grad in (torch.ones(1, 1, dtype=torch.float64).expand(3, 20), strided):
+        got = torch.autograd.grad(sketch(*given), given, grad)
+        want = torch.autograd.grad(brute_force(sketch, given[0], given[-1]).sum(2), given, grad)
+        for a, b in zip(got, want, strict=True):
+            assert relative_error(a, b) < 1e-12
+
+
+def test_a_compiled_sketch_sees_that_hashes_were_loaded():
+    torch.compiler.reset()
+    sketch = TensorSketch(8, 30, route="gram")
+    compiled = torch.compile(sketch, fullgraph=True, backend="aot_eager")
+    own = copy.deepcopy(sketch.state_dict())
+    (x,) = maps(2, 8, 5)
+    drawn = torch.randint(30, (8,), generator=torch.Generator().manual_seed(3))
+    for state in (own, own | {"index_hash2": drawn}, TensorSketch(8, 30, seed=1).state_dict()):
+        sketch.load_state_dict(state)
+        assert relative_error(compiled(x), brute_force(sketch, x, x).sum(2)) < 1e-12
+
+
+def test_torchs_defaults_do_not_reach_a_sketch():
+    """A default device that holds nothing, a default type, and nothing left uninitialized."""
+    sketch = TensorSketch(8, 30, route="gram")
+    (x,) = maps(2, 8, 5)
+    x.requires_grad_()
+    want = torch.autograd.grad(brute_force(sketch, x, x).sum(2).square().sum(), x)[0]
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.device("meta"):
+            sketch.load_state_dict(sketch.state_dict())
+            got = torch.autograd.grad(sketch(x).square().sum(), x)[0]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert relative_error(got, want) < 1e-12

@@ -26,9 +26,9 @@ from fieldmark.layers.operators import keep_tensors, share_samples, transposed
 
 # Samples are worked on in groups, so that what is made of them stays in the cache: strips, Gram
 # matrices too small to cut, gradients of Gram matrices.
-_STRIPS_BYTES, _WHOLE_BYTES, _GRADIENT_BYTES = 7 << 17, 4 << 20, 7 << 18
-_STRIPS = 4
-_MOST_ROWS = 160
+_STRIPS_BYTES, _WHOLE_BYTES, _GRADIENT_BYTES = 896 << 10, 4 << 20, 1792 << 10
+# So many strips, or more where they would be higher.
+_STRIPS, _MOST_ROWS = 4, 160
 # Below this many multiplications a strip gains less than it costs to call for it.
 _LEAST_STRIP = 4_000_000
 
@@ -71,7 +71,7 @@ def gram_sketches(
 
 
 def groups(share: slice, sample_bytes: int, most_bytes: int) -> Iterator[slice]:
-    """Cut samples into groups as even as can be, of so many bytes or of one sample."""
+    """Cut samples into groups as even as can be, of at most so many bytes or of one sample."""
     samples = share.stop - share.start
     count = -(-samples // max(most_bytes // sample_bytes, 1))
     for group in range(count):
@@ -115,11 +115,12 @@ def read_rows(grad: Tensor, index: Tensor, columns: int) -> Tensor:
     n, length = bins.shape
     runs = bins.as_strided((bins.numel() - columns + 1, columns), (1, 1))
     # As if all samples were one: `index_select` is slow along any dimension but the first.
-    starts = index + length * torch.arange(n)[:, None]
+    starts = index + length * torch.arange(n, device=index.device)[:, None]
     return torch.index_select(runs, 0, starts.flatten()).view(n, len(index), columns)
 
 
 def _cut_rows(channels: int, positions: int) -> Iterator[slice]:
+    """Cut the rows of G into strips; a small G is one."""
     worthwhile = channels**2 * positions >= _STRIPS * _LEAST_STRIP
     height = min(-(-channels // _STRIPS), _MOST_ROWS) if worthwhile else channels
     for start in range(0, channels, height):

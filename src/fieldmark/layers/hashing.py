@@ -4,11 +4,13 @@ A count sketch sends channel `i` into bin `index_hash[i]` with sign `sign_hash[i
 Sketch of two such sends the pair `(i, j)` into bin `(index_hash1[i] + index_hash2[j]) mod D`
 with sign `sign_hash1[i] * sign_hash2[j]`, D = sketch_dim.
 
-What a Tensor Sketch needs of its bins is that two pairs share one with a chance of at most 1/D;
-its signs do the rest (Pham and Pagh 2013, lemma 4). With a uniform first hash any second will do
-that keeps channels apart: `(i, j)` and `(k, l)` meet with chance 1/D where i and k differ, never
-where they are the same. So the second is drawn only where there are fewer bins than channels, and
-else sends channel `j` into bin `j`: then a row of pairs lies in consecutive bins.
+Drawn signs alone make products of sketches right on average, whatever the bins; how far they stray
+depends on how often two pairs share a bin. With a uniform first hash any second will do that keeps
+channels apart: `(i, j)` and `(k, l)` meet with chance 1/D where i and k differ, never where they
+are the same. So the second is drawn only where there are fewer bins than channels, and else sends
+channel `j` into bin `j`: then a row of pairs lies in consecutive bins. Where no feature is negative
+(as after a ReLU) and D >= 2 channels, the variance is at most that of two drawn hashes; elsewhere
+it can be the larger one.
 """
 
 from collections.abc import Sequence

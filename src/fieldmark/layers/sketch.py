@@ -143,7 +143,8 @@ class TensorSketch(nn.Module):
                     f"`sketch_dim` the weights were saved with."
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._in_rows = torch.equal(self.index_hash2.cpu(), torch.arange(len(self.index_hash2)))
+        second = self.index_hash2
+        self._in_rows = torch.equal(second, torch.arange(len(second), device=second.device))
         self._build_tables()
 
 

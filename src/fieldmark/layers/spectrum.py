@@ -42,6 +42,8 @@ def spectral_sketch(x: Tensor, y: Tensor | None, first: CountSketch, second: Cou
 @torch.library.custom_op("fieldmark::spectral_sketch", mutates_args=())
 def _spectral_sketch(x: Tensor, y: Tensor | None, hashes: Sequence[Tensor]) -> Tensor:
     first, second = CountSketch.unpack(hashes)
+    if not len(x):
+        return x.new_zeros(0, first.sketch_dim)  # MKL does not transform nothing
     spectra = x.new_zeros(first.sketch_dim, len(x), dtype=x.dtype.to_complex())
 
     def add(share: slice) -> None:
@@ -72,8 +74,10 @@ def _spectral_sketch_backward(
     grad: Tensor, x: Tensor, y: Tensor | None, hashes: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     first, second = CountSketch.unpack(hashes)
-    spectra = torch.fft.fft(grad.T, dim=0)[:, :, None]  # (D, B, 1)
     dx, dy = torch.empty_like(x), x.new_empty(0) if y is None else torch.empty_like(y)
+    if not len(x):
+        return dx, dy
+    spectra = torch.fft.fft(grad.T, dim=0)[:, :, None]  # (D, B, 1)
 
     def correlate(share: slice) -> None:
         maps = (x[share], dx[share]), None if y is None else (y[share], dy[share])
