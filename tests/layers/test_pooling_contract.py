@@ -82,6 +82,17 @@ def test_gradient(pooling, maps):
     assert torch.autograd.gradcheck(pooling.double(), inputs)
 
 
+def test_gradients_of_any_layout(pooling, maps):
+    """Expanded, as of a sum, and strided, as behind a transposition."""
+    leaves = [m.requires_grad_() for m in maps]
+    strided = torch.arange(3.0 * pooling.out_features).view(-1, 3).T
+    for grad in (torch.ones(1, 1).expand(3, pooling.out_features), strided):
+        got, want = (
+            torch.autograd.grad(pooling(*leaves), leaves, g) for g in (grad, grad.contiguous())
+        )
+        assert_all_close(got, want)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtype_is_float32_or_wider(pooling, maps, dtype):
     given = [m.to(dtype) for m in maps]

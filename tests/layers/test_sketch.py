@@ -252,6 +252,7 @@ def test_takes_maps_of_any_layout(route):
         (512, 8192, 784, "gram"),
         (512, 512, 784, "spectrum"),
         (1280, 1024, 49, "spectrum"),
+        (20, 20, 784, "gram"),
         (20, 19, 784, "spectrum"),  # more channels than bins: rows don't lie in a run of bins
     ],
 )

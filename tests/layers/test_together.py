@@ -29,6 +29,7 @@ def test_each_network_sees_the_bits_it_sees_alone(
         compact(512, seed=1),
         compact(8),  # which may take the spectrum instead
         compact(64, method="random_maclaurin"),
+        compact(512, pool=False),
         nn.Sequential(make_pooling("average", CHANNELS, seed=0)),
         nn.Identity(),
     ]
