@@ -17,6 +17,7 @@ import uvicorn
 from hypothesis import settings
 from PIL import Image
 
+from fieldmark import durable
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
 
@@ -142,6 +143,15 @@ def kills_itself_once(trials):
 def the_same_chance_in_every_run():
     """Tests that draw from torch's global generator draw the same, alone or among others."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def the_disk_is_left_as_it_was() -> Iterator[None]:
+    """A test that puts another disk in its place takes it away again, or later ones write there."""
+    disk = durable._disk
+    yield
+    left, durable._disk = durable._disk, disk
+    assert left is disk, f"the test left {type(left).__name__} behind as `durable._disk`"
 
 
 @pytest.fixture
