@@ -3,6 +3,8 @@ real processes can import.
 """
 
 import os
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -233,6 +235,34 @@ def serving(app, port: int = 0) -> Iterator[int]:
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from fieldmark.studies.lease import Leases
+with Leases(Path(sys.argv[1]), "a").take(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that has the lease of this name in a folder, to be killed."""
+    command = [sys.executable, "-c", HOLD, str(folder), name]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            yield holder
+        finally:
+            holder.kill()
+
+
+@pytest.fixture(name="holding")
+def _holding() -> Callable[..., AbstractContextManager[subprocess.Popen[str]]]:
+    return holding
 
 
 @pytest.fixture(name="serving")

@@ -185,7 +185,7 @@ class View:
     ) -> Tensor:
         """What `load` gives, of a photo (R, R, 3) that `uncropped` showed before."""
         chance = Chance((seed, epoch, sample))
-        return self._frame(pixels, self._corner(*pixels.shape[:2], chance), chance)
+        return self._frame(pixels, self._corner(pixels.shape[0], pixels.shape[1], chance), chance)
 
     def _show(self, image: Tensor, box: Box | None, chance: Chance) -> Tensor:
         part = self._part(image.shape[-2], image.shape[-1], box, chance)
