@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
@@ -255,7 +257,7 @@ def test_of_a_strip_the_window_shows_what_it_shows_of_the_whole(
             patched.setattr(strip, "LONGEST", math.inf)
             whole = view.apply(image, epoch=epoch)
         assert seen.shape == whole.shape == (3, 56, 56)
-        assert (seen.float() - whole.float()).abs().mean() < 6
+        assert (seen.float() - whole.float()).abs().mean() < 3
     ends = [view._corner(64, 6400, Chance((0, epoch, ""))) for epoch in range(12)]
     assert len({left for _, left in ends}) > 6
 
@@ -271,6 +273,25 @@ def test_a_strips_ends_are_its_ends(long: int) -> None:
     turned = strip.around_window(image.mT, (6400, 64), (long, 0), 56)
     assert torch.equal(turned[0].mT, part)
     assert (turned[1][::-1], turned[2][::-1]) == (size, corner)
+
+
+@given(
+    short=st.integers(1, 40),
+    times=st.floats(17, 400),
+    window=st.integers(1, 90),
+    room=st.integers(0, 30),
+    place=st.floats(0, 1),
+)
+def test_a_window_lies_in_what_is_resized_of_a_strip(
+    short: int, times: float, window: int, room: int, place: float
+) -> None:
+    resized = window + room, int((window + room) * times)
+    image = torch.zeros(1, dtype=torch.uint8).expand(3, short, int(short * times))
+    corner = room // 2, round(place * (resized[1] - window))
+    part, size, (top, left) = strip.around_window(image, resized, corner, window)
+    assert (top, size[0], part.shape[-2]) == (corner[0], resized[0], short)
+    assert 0 <= left <= left + window <= size[1]
+    assert part.shape[-1] >= 1
 
 
 @pytest.mark.parametrize("shape", [(100, 1600), (48, 300), (224, 224), (1000, 70)])

@@ -398,7 +398,7 @@ def test_fewer_photos_are_no_choice(study):
     assert look("best_is_luck", made).outcome == "cannot tell"
     found = look("nuisance_not_tuned", made)
     assert found.why_not == "no axis of the study varies anything but lr and the share of photos"
-    assert "学习率和训练照片份额" in finding_text(found, "why_not", Words("zh"))
+    assert "学习率和训练照片的份量" in finding_text(found, "why_not", Words("zh"))
 
 
 @pytest.mark.parametrize(("optimism", "owes"), [(0.00049, False), (0.0006, True)])

@@ -9,7 +9,7 @@ import math
 from torch import Tensor
 
 LONGEST = 16  # how often its shorter side a photo's longer side may hold and be resized whole
-_REACH = 2  # of a bicubic filter, in pixels of the photo or of the result, whichever are larger
+_REACH = 3  # pixels of photo or result, whichever are larger: 2 of a bicubic filter, and rounding
 
 
 def around_window(
@@ -31,10 +31,10 @@ def around_window(
     axis = 0 if size[0] > size[1] else 1
     length, at = image.shape[-2:][axis], corner[axis]
     ratio = length / size[axis]
-    beyond = math.ceil(_REACH * max(1.0, ratio))
-    first = max(0, math.floor(at * ratio) - beyond)
-    last = min(length, math.ceil((at + window) * ratio) + beyond)
-    begin, end = round(first / ratio), round(last / ratio)
+    beyond = math.ceil(_REACH * max(1.0, 1 / ratio))
+    first = round(max(0, at - beyond) * ratio)
+    last = min(length, round((at + window + beyond) * ratio))
+    begin, end = round(first / ratio), round(last / ratio)  # where whole pixels of the photo lie
     part = image.narrow(axis - 2, first, last - first)
     if axis == 0:
         return part, (end - begin, size[1]), (at - begin, corner[1])
