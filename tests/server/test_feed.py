@@ -150,14 +150,14 @@ def test_an_open_page_is_told_that_a_worker_was_killed(app, folder, design, serv
     study = Study.create(folder / "sizes", design())
     pages, reader = app.state.pages, Reader("en", may_control=False)
     with serving(app) as port, holding(study.folder / "leases", study.groups()[0].key) as holder:
-        listener = Listener(port)
-        listener.next()
+        app.state.feed.look_again()
         assert "running" in pages.page("sizes", reader)
+        listener = Listener(port)  # of what changes from here on
         holder.kill()
         holder.wait()
         listener.until("sizes")
-        assert "running" not in pages.page("sizes", reader)
         listener.close()
+        assert "running" not in pages.page("sizes", reader)
 
 
 def test_nobody_listens_nobody_looks(folder):
