@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 from fieldmark import durable
 from fieldmark.studies.run import RunWriter
@@ -168,8 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object as well")
     options = parser.parse_args()
-    durable._disk = Quick()
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory() as home, patch.object(durable, "_disk", Quick()):
         folder = Path(home)
         for number in range(RUNS):
             write_run(folder / "runs" / f"toy-{number}", number)

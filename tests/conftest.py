@@ -3,6 +3,8 @@ real processes can import.
 """
 
 import os
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -17,6 +19,7 @@ import uvicorn
 from hypothesis import settings
 from PIL import Image
 
+from fieldmark import durable
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
 
@@ -144,6 +147,15 @@ def the_same_chance_in_every_run():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def the_disk_is_left_as_it_was() -> Iterator[None]:
+    """A test that puts another disk in its place takes it away again, or later ones write there."""
+    disk = durable._disk
+    yield
+    left, durable._disk = durable._disk, disk
+    assert left is disk, f"the test left {type(left).__name__} behind as `durable._disk`"
+
+
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a module of functions that run trials, on the path of child processes too."""
@@ -223,6 +235,34 @@ def serving(app, port: int = 0) -> Iterator[int]:
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from fieldmark.studies.lease import Leases
+with Leases(Path(sys.argv[1]), "a").take(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that has the lease of this name in a folder, to be killed."""
+    command = [sys.executable, "-c", HOLD, str(folder), name]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            yield holder
+        finally:
+            holder.kill()
+
+
+@pytest.fixture(name="holding")
+def _holding() -> Callable[..., AbstractContextManager[subprocess.Popen[str]]]:
+    return holding
 
 
 @pytest.fixture(name="serving")

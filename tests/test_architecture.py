@@ -52,7 +52,7 @@ DATA = tuple(
     for name in (
         *("dataset", "misspelt", "tree", "cub", "lists", "corrections", "sources"),
         *("portion", "split_files", "split", "chance", "policy", "augment", "mixing", "decoding"),
-        *("colour", "twins", "transform", "loader", "cache", "audit"),
+        *("colour", "twins", "strip", "transform", "loader", "cache", "audit"),
         *("toy_form", "toy_bird", "toy_scene", "toy_draw", "toy_plate", "toy"),
     )
 )

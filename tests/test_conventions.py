@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -74,6 +75,14 @@ def test_every_dependency_is_explained():
     plan = (ROOT / "docs" / "architecture.md").read_text().lower()
     names = [line.split(">")[0].split("=")[0].split("[")[0] for line in project["dependencies"]]
     assert [name for name in names if name.lower() not in plan] == []
+
+
+def test_every_dependency_has_an_upper_bound():
+    """A major version that is not there yet may change anything."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    asked = [line for group in groups for line in group]
+    assert [line for line in asked if not re.search(r",<\d|==\d", line)] == []
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -52,7 +52,6 @@ def test_the_system_is_told_to_bring_file_and_folder_to_the_disk(tmp_path, monke
         synced.append((os.fstat(file).st_ino, os.fstat(file).st_size))
 
     monkeypatch.setattr(os, "fsync", note)
-    monkeypatch.setattr(durable, "_disk", durable._Disk())  # the real one, whoever ran before
     folder = tmp_path.stat().st_ino
     durable.replace(tmp_path / "a", b"four")
     whole = ((tmp_path / "a").stat().st_ino, 4)

@@ -204,7 +204,7 @@ def features_key(task: Task, number: int = 0) -> str:
         "backbone": task.model.backbone.name,
         "level": task.model.backbone.level_name,
         "view": task.eval_view.to_dict(),
-        "pixels": PIXELS_VERSION,
+        "pixels": PIXELS_VERSION[task.eval_view.resize],
         "decoders": decoders(),
         "dtype": str(task.dtype),
         "threads": torch.get_num_threads(),

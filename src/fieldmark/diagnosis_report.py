@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -29,6 +30,7 @@ from fieldmark.terminal import Format, listing
 COLOURS: dict[Severity, str] = {"problem": "bold red", "warning": "yellow", "note": "cyan"}
 MOST_EXPERIMENTS = 3
 MOST_PHOTOS = 10  # that are listed; all of them go into the file of corrections
+ALL_LISTED = "--corrections FILE, --format json"
 
 
 def diagnose(
@@ -69,13 +71,16 @@ def diagnose(
         experiments = next_experiments_of_study(study, findings, corrections)
         best = best_run(study)
         of_best = rest_of(best, findings) if best else []
-    written = write_corrections(study, findings, corrections) if study and corrections else ""
+    written, listed = "", ALL_LISTED
+    if study and corrections:
+        written = write_corrections(study, findings, corrections)
+        findings, listed = [_put_down(each) for each in findings], "in the file named below"
     if how != "table":
         findings += of_best
         chosen = findings if everything else firing(findings)
         listing(console, [row_of(finding) for finding in chosen], title="", how=how)
         return
-    show(console, findings, experiments, everything=everything)
+    show(console, findings, experiments, everything=everything, listed=listed)
     if best:
         name = best.folder.relative_to(folder)
         console.print(f"\n[bold]The best cell's first run[/bold], {name}", highlight=False)
@@ -105,17 +110,29 @@ def write_corrections(study: Study, findings: Sequence[Finding], path: Path) -> 
     )
 
 
+def _put_down(finding: Finding) -> Finding:
+    """A finding on labels that have been written down: what is left to do."""
+    if not finding.suspects:
+        return finding
+    advice = "Look at the photos that are listed, most sure first; how to go on stands at the end."
+    return replace(finding, advice=advice)
+
+
 def show(
     console: Console,
     findings: Sequence[Finding],
     experiments: Sequence[Experiment],
     *,
     everything: bool,
+    listed: str = ALL_LISTED,
 ) -> None:
-    """Print what fires, what to try next, and how much was looked at besides."""
+    """Print what fires, what to try next, and how much was looked at besides.
+
+    `listed` says where the photos are that find no room.
+    """
     found = firing(findings)
     for finding in found:
-        _print_finding(console, finding)
+        _print_finding(console, finding, listed)
     if experiments:
         console.print("[bold]What to try next[/bold]", highlight=False)
     for number, one in enumerate(experiments[:MOST_EXPERIMENTS], start=1):
@@ -125,7 +142,7 @@ def show(
     _print_rest(console, findings, everything=everything)
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
+def _print_finding(console: Console, finding: Finding, listed: str) -> None:
     head = Text.assemble(
         (finding.severity.capitalize(), COLOURS[finding.severity]), f"  {finding.title}"
     )
@@ -134,7 +151,7 @@ def _print_finding(console: Console, finding: Finding) -> None:
     for name, text in parts:
         line = Text.assemble((f"{name}: ", "dim"), text)
         console.print(Padding(line, (0, 0, 0, 4)), highlight=False)
-    _print_suspects(console, finding)
+    _print_suspects(console, finding, listed)
     words = ", ".join(finding.terms)
     place = finding.place
     if place:
@@ -144,7 +161,7 @@ def _print_finding(console: Console, finding: Finding) -> None:
     console.print(Padding(Text(tail, "dim"), (0, 0, 1, 4)), highlight=False)
 
 
-def _print_suspects(console: Console, finding: Finding) -> None:
+def _print_suspects(console: Console, finding: Finding, listed: str) -> None:
     for one in finding.suspects[:MOST_PHOTOS]:
         line = Text.assemble(
             f"{one.path}: given ",
@@ -155,7 +172,7 @@ def _print_suspects(console: Console, finding: Finding) -> None:
         )
         console.print(Padding(line, (0, 0, 0, 6)), highlight=False)
     if (more := len(finding.suspects) - MOST_PHOTOS) > 0:
-        line = Text(f"and {more} more: --corrections FILE, --format json", "dim")
+        line = Text(f"and {more} more: {listed}", "dim")
         console.print(Padding(line, (0, 0, 0, 6)), highlight=False)
 
 

@@ -27,6 +27,15 @@ class Backbone(Section):
     interpolation: Literal["bilinear", "bicubic"] | None = None
     """How the weights' own training resized photos."""
 
+    @field_validator("level", mode="before")
+    @classmethod
+    def _level_is_looked_up(cls, value: Any) -> Any:
+        """What can be no level, as YAML reads `?`: the model lists those it has."""
+        is_whole = isinstance(value, float) and value.is_integer()
+        if is_whole or (isinstance(value, int | str) and not isinstance(value, bool)):
+            return value
+        return "?" if value == {None: None} else str(value)
+
     @field_validator("weights")
     @classmethod
     def _source_is_known(cls, value: str) -> str:

@@ -75,9 +75,8 @@ def show(console: Console, study: Study, how: Format) -> None:
     file = study.design.file
     judged_by = english(metric_words(study.design.metric))
     console.print(Text(file.question, "bold"), Text(f"Judged by {judged_by}"), sep="\n")
-    for sentence in outdated_sentence(study):
-        # A command is told as one types it: in a shell what stands between backticks is run.
-        tell(console, english(sentence).replace(": `", ": ").removesuffix("`"))
+    for sentence in outdated_sentence(study, mark=""):  # as one types it
+        tell(console, english(sentence))
     listing(console, _shown(study, rows), title="", how=how)
     names = [axis.name for axis in file.axes]
     if len(names) == 2 and len(rows) > 3 and any(row["seeds"] for row in rows):

@@ -140,7 +140,9 @@ def test_another_way_of_resizing_is_another_entry(fill: Fill, read: list[str], o
 
 
 @pytest.mark.parametrize(
-    ("what", "value"), [("decoders", dict), ("PIXELS_VERSION", -1)], ids=["decoders", "pixels"]
+    ("what", "value"),
+    [("decoders", dict), ("PIXELS_VERSION", {"squash": -1})],
+    ids=["decoders", "pixels"],
 )
 def test_other_decoders_are_another_entry(
     fill: Fill, read: list[str], monkeypatch: pytest.MonkeyPatch, what: str, value: object

@@ -1,3 +1,4 @@
+import math
 import struct
 import warnings
 from pathlib import Path
@@ -204,6 +205,35 @@ def test_decompression_bombs_are_refused_before_they_unfold(tmp_path: Path) -> N
     for name in ("x.jpg", "x.png"):
         with pytest.raises(DataError, match=rf"more than {MAX_PIXELS:,} pixels; make it smaller"):
             decode(tmp_path / name)
+
+
+def bounded(opened: Any) -> Any:
+    """An opened file whose pixels may be read."""
+    assert math.prod(opened.size) <= decoding.MAX_PIXELS
+    return opened
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "cmyk.jpg", "x.png", "x.webp", "x.avif", "x.heic"])
+@pytest.mark.parametrize("divided", [1, 2])
+def test_each_decoder_keeps_to_the_bound_before_any_pixel_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, divided: float
+) -> None:
+    """To ours: Pillow's own is as high, and would hide that one of these ways has none."""
+    path = tmp_path / name
+    if name == "x.heic":
+        heif = pytest.importorskip("pillow_heif")
+        heif.from_pillow(quarters()).save(path)
+        unfold = heif.HeifFile.to_pillow
+        monkeypatch.setattr(heif.HeifFile, "to_pillow", lambda self: unfold(bounded(self)))
+    else:
+        (quarters().convert("CMYK") if "cmyk" in name else quarters()).save(path)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 32 * 48)
+    assert decoding.decode_reduced(path, by(divided)).image.shape[0] == 3  # as many are read
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 32 * 48 - 1)
+    for reads in ("_decode_jpeg", "_decode_coarse", "_upright"):
+        monkeypatch.setattr(decoding, reads, lambda *_: pytest.fail("pixels were read"))
+    with pytest.raises(DataError, match=r"it has more than 1,535 pixels; make it smaller\.$"):
+        decoding.decode_reduced(path, by(divided))
 
 
 def test_decoding_warns_of_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from fieldmark.data import strip, transform
 from fieldmark.data.augment import Augment
 from fieldmark.data.chance import Chance
 from fieldmark.data.decoding import decode
@@ -235,6 +239,79 @@ def test_keeping_the_aspect_crops_the_longer_side() -> None:
     lefts = {int((view.apply(source, epoch=epoch)[0, 0] == 0).sum()) for epoch in range(200)}
     assert max(lefts) >= 49  # the window reaches the ends
     assert len(lefts) > 40
+
+
+@pytest.mark.parametrize("shape", [(20, 600), (900, 13), (331, 6000), (3, 100)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_of_a_strip_the_window_shows_what_it_shows_of_the_whole(
+    shape: tuple[int, int], interpolation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the window is: at both ends, and between them."""
+    colours = np.random.default_rng(0).integers(0, 256, (*(1 + side // 9 for side in shape), 3))
+    smooth = Image.fromarray(colours.astype(np.uint8)).resize(shape[::-1], Image.Resampling.BICUBIC)
+    image = torch.from_numpy(np.asarray(smooth).copy()).permute(2, 0, 1)
+    view = View(56, 64, interpolation, resize="keep_aspect")
+    for epoch in range(12):
+        seen = view.apply(image, epoch=epoch)
+        with monkeypatch.context() as patched:
+            patched.setattr(strip, "LONGEST", math.inf)
+            whole = view.apply(image, epoch=epoch)
+        assert seen.shape == whole.shape == (3, 56, 56)
+        assert (seen.float() - whole.float()).abs().mean() < 3
+    ends = [view._corner(64, 6400, Chance((0, epoch, ""))) for epoch in range(12)]
+    assert len({left for _, left in ends}) > 6
+
+
+@pytest.mark.parametrize("long", [0, 6344])
+def test_a_strips_ends_are_its_ends(long: int) -> None:
+    image = torch.arange(100).repeat(3, 1, 1).to(torch.uint8)  # (3, 1, 100)
+    part, size, corner = strip.around_window(image, (64, 6400), (0, long), 56)
+    assert size[0] == 64
+    assert part.shape[-1] <= 4
+    shown = v2.functional.resize(part, list(size))[0, 0, corner[1] : corner[1] + 56]
+    assert (shown[0] == 0) if long == 0 else (shown[-1] == 99)
+    turned = strip.around_window(image.mT, (6400, 64), (long, 0), 56)
+    assert torch.equal(turned[0].mT, part)
+    assert (turned[1][::-1], turned[2][::-1]) == (size, corner)
+
+
+@given(
+    short=st.integers(1, 40),
+    times=st.floats(17, 400),
+    window=st.integers(1, 90),
+    room=st.integers(0, 30),
+    place=st.floats(0, 1),
+)
+def test_a_window_lies_in_what_is_resized_of_a_strip(
+    short: int, times: float, window: int, room: int, place: float
+) -> None:
+    resized = window + room, int((window + room) * times)
+    image = torch.zeros(1, dtype=torch.uint8).expand(3, short, int(short * times))
+    corner = room // 2, round(place * (resized[1] - window))
+    part, size, (top, left) = strip.around_window(image, resized, corner, window)
+    assert (top, size[0], part.shape[-2]) == (corner[0], resized[0], short)
+    assert 0 <= left <= left + window <= size[1]
+    assert part.shape[-1] >= 1
+
+
+@pytest.mark.parametrize("shape", [(100, 1600), (48, 300), (224, 224), (1000, 70)])
+def test_what_is_no_strip_is_resized_whole(shape: tuple[int, int]) -> None:
+    image = torch.zeros(3, *shape, dtype=torch.uint8)
+    size = tuple(int(64 * side / min(shape)) for side in shape)
+    assert strip.around_window(image, size, (3, 4), 56) == (image, size, (3, 4))
+
+
+def test_a_strip_takes_no_more_memory_than_a_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    resize, resized = transform.F.resize, list[int]()
+
+    def measured(image: Tensor, size: list[int], **how: Any) -> Tensor:
+        resized.append(math.prod(size))
+        return resize(image, size, **how)
+
+    monkeypatch.setattr(transform.F, "resize", measured)
+    for shape in ((1, 10_000), (10_000, 1), (2, 90_000), (1000, 1)):
+        View(448, 512, resize="keep_aspect").apply(torch.zeros(3, *shape, dtype=torch.uint8))
+    assert max(resized) <= strip.LONGEST * 512**2
 
 
 def boxed(box: tuple[float, float, float, float], margin: float, side: int = 64) -> tuple[int, ...]:

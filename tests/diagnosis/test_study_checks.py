@@ -1,5 +1,6 @@
 """Checks of a study, on results whose answer is known."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fieldmark.diagnosis import comparisons
 from fieldmark.diagnosis.diagnose import STUDY_CHECKS, diagnose_study, firing
 from fieldmark.diagnosis.finding import Finding
 from fieldmark.diagnosis.study_advice import next_experiments_of_study, study_command
@@ -17,8 +19,10 @@ from fieldmark.language import Words, english
 from fieldmark.metrics import wilson_interval
 from fieldmark.report.cells import CellsOf, effects_section, study_answer
 from fieldmark.report.render import finding_text
+from fieldmark.report.sentences import best_sentence
 from fieldmark.studies.design import Design
 from fieldmark.studies.run import RunWriter
+from fieldmark.studies.selection import best_cell
 from fieldmark.studies.study import Study
 from fieldmark.study_report import rows_of, sentences
 
@@ -390,7 +394,33 @@ def test_the_first_level_is_not_beyond_the_last(study, values, outcome):
 def test_fewer_photos_are_no_choice(study):
     """A learning curve is no race; among cells of one amount the best is as lucky as ever."""
     amounts = {"key": "data.train_fraction", "values": [0.25, 0.5, 1.0]}
-    assert look("best_is_luck", study([amounts], lambda _: 0.8)).outcome == "cannot tell"
+    made = study([amounts], lambda _: 0.8)
+    assert look("best_is_luck", made).outcome == "cannot tell"
+    found = look("nuisance_not_tuned", made)
+    assert found.why_not == "no axis of the study varies anything but lr and the share of photos"
+    assert "学习率和训练照片的份量" in finding_text(found, "why_not", Words("zh"))
+
+
+@pytest.mark.parametrize(("optimism", "owes"), [(0.00049, False), (0.0006, True)])
+def test_luck_that_rounds_to_nothing_is_not_told(study, monkeypatch, optimism, owes):
+    """Neither by the finding nor in the sentence below the table, in either language."""
+
+    def best(cells, **spread):
+        return dataclasses.replace(best_cell(cells, **spread), optimism=optimism)
+
+    monkeypatch.setattr(comparisons, "best_cell", best)
+    made = study([SIZE], by("image_size", 0.5, 0.7, 0.7))
+    found = look("best_is_luck", made)
+    assert found.outcome == "fires"
+    cells = CellsOf(made)
+    sentence = best_sentence(best(cells.answered), {"size": 224})
+    assert best(cells.answered).describe("The best cell (size 224)") == english(sentence)
+    for lang, word, end in (("en", "luck", "."), ("zh", "运气", "。")):
+        for text in (finding_text(found, "title", Words(lang)), Words(lang)(sentence)):
+            assert (word in text) == owes, text
+            assert text.endswith(end)
+            assert "expect" not in text or owes
+    assert ("owes some 0.1 to luck." in found.title) == owes
 
 
 def test_the_lead_is_that_over_cells_of_as_many_photos(study):
@@ -398,6 +428,8 @@ def test_the_lead_is_that_over_cells_of_as_many_photos(study):
     made = study(
         [amounts, BATCH], lambda p: 0.7 + 0.01 * p["train_fraction"] - p["batch_size"] / 1e5
     )
+    rates = look("nuisance_not_tuned", made)
+    assert (rates.outcome, rates.numbers["axes"]) == ("fires", "batch_size")
     found = look("best_is_luck", made)
     assert (found.outcome, found.numbers["cells"]) == ("fires", 2)
     assert found.numbers["second"] == "share of the training photos 1, batch size 64"

@@ -28,6 +28,20 @@ def test_signed_sqrt_slope_is_bounded_and_largest_at_zero():
     assert all(0 < slope(x, eps=1e-4) <= 100 for x in (-1.0, -1e-5, -1e-12, 1e-9, 1e-4, 10.0))
 
 
+@pytest.mark.parametrize("caffe_backward", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_signed_sqrt_of_infinity_is_infinite_and_hardly_slopes(dtype, caffe_backward):
+    largest = torch.finfo(dtype).max
+    x = torch.tensor([torch.inf, -torch.inf, largest, -largest, 4.0], dtype=dtype)
+    root = signed_sqrt(x.requires_grad_(), caffe_backward=caffe_backward)
+    root.sum().backward()
+    assert root[:2].tolist() == [torch.inf, -torch.inf]
+    assert root[2:4].isfinite().all()
+    assert ((x.grad >= 0) & (x.grad <= 0.2501)).all()  # that at 4
+    assert x.grad[:2].float().abs().max() < 1e-9
+    assert signed_sqrt(torch.tensor(torch.nan), caffe_backward=caffe_backward).isnan()
+
+
 @pytest.mark.parametrize("x", [0.0, 0.25, -4.0])
 def test_caffe_backward_is_damped(x):
     assert slope(x, caffe_backward=True) == pytest.approx(0.5 / (abs(x) ** 0.5 + 0.03))

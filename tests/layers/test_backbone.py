@@ -9,9 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from fieldmark.checked_yaml import check_text
 from fieldmark.errors import SettingError, WeightsError
 from fieldmark.layers.backbone import frozen_copy, make_backbone
 from fieldmark.layers.weights import Preprocess, weights_hash
+from fieldmark.recipe import Recipe
 
 SHARED = Path(os.environ.get("FIELDMARK_SHARED", Path(__file__).parents[3] / "shared"))
 VGG_FILE = SHARED / "weights" / "vgg16_features_fp16.safetensors"
@@ -209,6 +211,23 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         load(trunk | {"a": torch.ones(1), "b": torch.ones(1)})
     with pytest.raises(WeightsError, match=r"1 of another shape \(conv1\.0\.weight\)"):
         load(trunk | {first: torch.ones(1)})
+
+
+@pytest.mark.parametrize("given", ["?", "", "1.5", "true", "[1, 2]", "{a: 1}", "layer9", "'2'"])
+def test_whatever_is_no_level_lists_the_levels_there_are(given):
+    """The file can't know them, so it lets all pass that is written where a level belongs."""
+    text = "data: {folder: photos}\nstages: [{name: head, train: head, lr: 1, length: 1 epoch}]\n"
+    level = check_text(text, Recipe, [f"backbone.level={given}"]).backbone.level
+    with pytest.raises(
+        SettingError, match=r"^test_resnet has no level ['\"].+['\"]; its levels are 0 = "
+    ):
+        make_backbone("test_resnet", weights="none", level=level, image_size=160)
+
+
+@pytest.mark.parametrize(("given", "level"), [("-1", -1), ("2.0", 2), ("layer3", "layer3")])
+def test_a_level_is_read_as_written(given, level):
+    text = "data: {folder: photos}\nstages: [{name: head, train: head, lr: 1, length: 1 epoch}]\n"
+    assert check_text(text, Recipe, [f"backbone.level={given}"]).backbone.level == level
 
 
 @pytest.mark.parametrize(

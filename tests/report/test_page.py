@@ -3,6 +3,7 @@
 import html
 import io
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.report.conftest import CLIMBS, LONG, NAMES, RECIPE, RIGHT_TO_LEFT, SC
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
+from fieldmark.diagnosis.study_advice import study_command
 from fieldmark.errors import RecordError, SettingError
 from fieldmark.language import LANGUAGES, Words
 from fieldmark.metrics import wilson_interval
@@ -94,23 +96,29 @@ def test_a_study_that_has_not_begun_has_a_page(tmp_path, photos):
     assert "还没有结果" in render(page, lang="zh")
 
 
-def test_runs_that_a_changed_study_no_longer_asks_for_are_told_apart(study, tmp_path, photos):
+@pytest.mark.parametrize("name", ["sizes", "a: `whoami`"])
+def test_runs_that_a_changed_study_no_longer_asks_for_are_told_apart(study, tmp_path, photos, name):
     """As after a change of the base, or of Fieldmark: the cells have other hashes."""
-    shutil.copytree(study.folder, tmp_path / "sizes")
+    shutil.copytree(study.folder, tmp_path / name)
     design = Design.read(STUDY, lambda _: RECIPE % photos, ["stages.head.lr=2"], name="study.yaml")
-    page = study_page(changed := Study.create(tmp_path / "sizes", design))
+    page = study_page(changed := Study.create(tmp_path / name, design))
     first, told, again = (Words("en")(sentence) for sentence in page.answer)
     assert first == "There is no result yet."
     assert told.startswith("Not counted: 24 runs in this folder, of recipes or seeds that the")
-    assert again.startswith("To run what is asked now: `fieldmark study run ")
-    assert again.endswith(
-        f"stages.head.lr=2 base={tmp_path}/sizes/base.yaml --out {tmp_path}/sizes`"
-    )
+    command = study_command(changed)
+    assert shlex.split(command)[-4:] == [
+        "stages.head.lr=2",
+        f"base={tmp_path / name}/base.yaml",
+        "--out",
+        str(tmp_path / name),
+    ]
+    assert again == f"To run what is asked now: `{command}`"
+    if name == "sizes":
+        assert f"<code>{command}</code>" in render(page)
     assert "curves" not in [section.id for section in page.sections]  # they are no answer
     console = Console(file=io.StringIO(), width=1000)
     show(console, changed, "table")
     assert told in console.file.getvalue()
-    command = again.partition(": ")[2].strip("`")
     assert f"To run what is asked now: {command}\n" in console.file.getvalue()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import sys
 import threading
 import time
 
@@ -13,6 +14,7 @@ from fieldmark.server.app import create_app
 from fieldmark.server.feed import Feed, is_inside
 from fieldmark.server.pages import Reader
 from fieldmark.studies.catalog import Catalog
+from fieldmark.studies.study import Study
 
 READERS = 50
 
@@ -140,6 +142,22 @@ def test_who_was_away_learns_from_the_version_of_a_change(app, folder, make_run,
         assert again.next() == ("version", f"{mark}-2")
         again.close()
     assert create_app(folder).state.feed.mark != mark  # another server's numbers say nothing
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_an_open_page_is_told_that_a_worker_was_killed(app, folder, design, serving, holding):
+    """It writes nothing more, and its page must not go on saying `running`."""
+    study = Study.create(folder / "sizes", design())
+    pages, reader = app.state.pages, Reader("en", may_control=False)
+    with serving(app) as port, holding(study.folder / "leases", study.groups()[0].key) as holder:
+        app.state.feed.look_again()
+        assert "running" in pages.page("sizes", reader)
+        listener = Listener(port)  # of what changes from here on
+        holder.kill()
+        holder.wait()
+        listener.until("sizes")
+        listener.close()
+        assert "running" not in pages.page("sizes", reader)
 
 
 def test_nobody_listens_nobody_looks(folder):

@@ -145,6 +145,24 @@ def test_a_study_and_its_runs(fake, design, tmp_path):
     assert found.seen().own_runs() == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_cells_of_a_worker_that_was_killed_stop_running_though_nothing_is_written(
+    design, tmp_path, holding
+):
+    study = Study.create(tmp_path / "sizes", design())
+    found = Catalog(tmp_path)
+    found.look()
+    with holding(study.folder / "leases", study.groups()[0].key) as holder:
+        assert found.look() == {"sizes"}
+        assert found.studies["sizes"].count("running") == 4
+        assert found.look() == set()
+        holder.kill()
+        holder.wait()
+        assert found.look() == {"sizes"}
+        assert found.studies["sizes"].count("running") == 0
+        assert found.look() == set()
+
+
 def test_a_study_whose_failure_is_taken_back_waits_again(fake, design, tmp_path):
     sys.modules.pop(fake, None)
     study = Study.create(tmp_path / "sizes", design())

@@ -1,7 +1,6 @@
 """Leases: one holder at a time, taken over by the observer's clock alone."""
 
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -115,21 +114,9 @@ def test_lost_holders_stay_known(tmp_path, clock):
     assert observer.take("group").lost == (1, 2)
 
 
-HOLD = """
-import sys
-from pathlib import Path
-from fieldmark.studies.lease import Leases
-with Leases(Path(sys.argv[1]), "a").take("group"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
-def test_a_lease_of_a_killed_process_of_this_machine_is_free_at_once(tmp_path, clock):
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], **pipes) as holder:
-        assert holder.stdout.readline() == "held\n"
+def test_a_lease_of_a_killed_process_of_this_machine_is_free_at_once(tmp_path, clock, holding):
+    with holding(tmp_path, "group") as holder:
         holder.send_signal(signal.SIGSTOP)  # asleep is not dead: it may wake up
         assert Leases(tmp_path, "b").take("group") is None
         assert holder_of(tmp_path, "group") == "a"

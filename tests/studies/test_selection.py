@@ -76,6 +76,10 @@ def test_the_best_in_words():
     )
 
 
+def test_luck_that_rounds_to_nothing_is_not_told():
+    assert Best(3, 0.831, 0.00049, 12).describe() == "The best cell measured 83.1 % top-1."
+
+
 def test_the_cheapest_that_keeps_up():
     grid = cells([0.5, 0.79, 0.8, 0.81], costs=[1, 2, 3, 8], photos=1000)
     found = cheapest_cell(grid)

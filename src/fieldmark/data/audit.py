@@ -21,7 +21,7 @@ from fieldmark.data.transform import PIXELS_VERSION
 from fieldmark.data.twins import fingerprint, thumbnail
 from fieldmark.errors import DataError
 
-_VERSION = f"2.{PIXELS_VERSION}"  # of what is remembered
+_VERSION = f"2.{PIXELS_VERSION['squash']}"  # of what is remembered
 
 
 @dataclass(frozen=True)

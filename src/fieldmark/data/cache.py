@@ -99,7 +99,7 @@ def _way(whole: View) -> str:
     versions = machine.describe()
     parts = {
         "view": shown,
-        "pixels": PIXELS_VERSION,
+        "pixels": PIXELS_VERSION[whole.resize],
         "decoders": decoders(),
         **{name: versions[name] for name in ("torch", "torchvision", "cpu")},
     }

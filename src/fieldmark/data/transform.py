@@ -21,13 +21,15 @@ from torchvision.transforms.v2 import functional as F
 from fieldmark.data.augment import NOTHING, Augment
 from fieldmark.data.chance import Chance
 from fieldmark.data.decoding import decode_reduced
+from fieldmark.data.strip import around_window
 from fieldmark.errors import DataError, SettingError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Part of a cache key, beside a view's fields: raise it whenever `load` or `apply` changes pixels.
-PIXELS_VERSION = 2
+# Part of a cache key, beside a view's fields, by its `resize`: raise it whenever `load` or `apply`
+# changes pixels.
+PIXELS_VERSION = {"squash": 2, "keep_aspect": 3}
 
 Box = tuple[float, float, float, float]
 _PIXEL = np.dtype((np.void, 3))  # R, G and B moved as one
@@ -182,18 +184,23 @@ class View:
         self, pixels: NDArray[np.uint8], *, seed: int = 0, epoch: int = 0, sample: str = ""
     ) -> Tensor:
         """What `load` gives, of a photo (R, R, 3) that `uncropped` showed before."""
-        return self._frame(pixels, Chance((seed, epoch, sample)))
+        chance = Chance((seed, epoch, sample))
+        return self._frame(pixels, self._corner(pixels.shape[0], pixels.shape[1], chance), chance)
 
     def _show(self, image: Tensor, box: Box | None, chance: Chance) -> Tensor:
         part = self._part(image.shape[-2], image.shape[-1], box, chance)
-        size = [int(side) for side in self._resized(part.height, part.width)]
+        height, width = map(int, self._resized(part.height, part.width))
+        corner = self._corner(height, width, chance)
+        image, size, corner = around_window(
+            _cut(image, part), (height, width), corner, self.image_size
+        )
         filter_ = InterpolationMode(self.interpolation)
-        resized = F.resize(_cut(image, part), size, interpolation=filter_, antialias=True)
-        return self._frame(resized.permute(1, 2, 0).numpy(), chance)
+        resized = F.resize(image, list(size), interpolation=filter_, antialias=True)
+        return self._frame(resized.permute(1, 2, 0).numpy(), corner, chance)
 
-    def _frame(self, pixels: NDArray[np.uint8], chance: Chance) -> Tensor:
-        """Crop, mirror and change what was resized, (H, W, 3)."""
-        top, left = self._corner(pixels.shape[0], pixels.shape[1], chance)
+    def _frame(self, pixels: NDArray[np.uint8], corner: tuple[int, int], chance: Chance) -> Tensor:
+        """Crop at its upper left corner, mirror and change what was resized, (H, W, 3)."""
+        top, left = corner
         # NumPy copies in this thread; torch would wake its pool for it, and fight other workers'.
         window = pixels[top : top + self.image_size, left : left + self.image_size].copy()
         if self.mirror and chance.below(2, "mirror"):

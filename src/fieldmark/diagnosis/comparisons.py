@@ -5,12 +5,13 @@ from collections import defaultdict
 from fieldmark.diagnosis.finding import Check, Number, Seen, check, clear, fires, unknown
 from fieldmark.diagnosis.study_evidence import StudyEvidence, last_keys
 from fieldmark.errors import FieldmarkError
-from fieldmark.language import Words, axis_words, settings_words
+from fieldmark.language import Words, axis_words, said, settings_words
 from fieldmark.studies.answered import settings_of
 from fieldmark.studies.compare import changed_classes
 from fieldmark.studies.effects import study_spread
 from fieldmark.studies.selection import best_cell
 
+AMOUNT = ("train_fraction",)  # of photos: to train on fewer is no choice
 FEW_PHOTOS, MOVED = 10, 0.05  # of a class, and how far they move
 
 
@@ -22,8 +23,7 @@ FEW_PHOTOS, MOVED = 10, 0.05  # of a class, and how far they move
     "real, noise, cannot tell",
     label="Lead of the best within chance",
     title="The best cell ({best}) leads the second ({second}) by {lead_points:.1f} points (95 % "
-    "interval {low_points:+.1f} to {high_points:+.1f}); the best of {cells} owes some "
-    "{luck_points:.1f} to luck.",
+    "interval {low_points:+.1f} to {high_points:+.1f}){luck}.",
     cause="Of many equal cells one is always first.",
     advice="Take the simpler or cheaper of the two best cells, or run both with more seeds.",
     refuted_by="With more seeds the lead's interval leaves out 0.",
@@ -35,7 +35,7 @@ def best_is_luck(evidence: StudyEvidence) -> Seen:
         return short
     best, *others = (cell for cell, _ in evidence.finished)
     # To train on fewer photos is no choice: a learning curve is no race.
-    amounts = [axis.name for axis in evidence.axes_of("train_fraction")]
+    amounts = [axis.name for axis in evidence.axes_of(*AMOUNT)]
     amount = [best.points[0][name] for name in amounts]
     others = [cell for cell in others if [cell.points[0][name] for name in amounts] == amount]
     answered = [
@@ -59,7 +59,8 @@ def best_is_luck(evidence: StudyEvidence) -> Seen:
         "luck_points": 100 * luck.optimism,
     }
     seen = clear(**numbers) if verdict.answer == "real" else fires(**numbers)
-    return seen.in_words(**words)
+    owed = said("best.owes", of=luck.of, luck=100 * luck.optimism)
+    return seen.in_words(**words, luck=owed if luck.owes_to_luck else "")
 
 
 @check(
@@ -79,9 +80,10 @@ def best_is_luck(evidence: StudyEvidence) -> Seen:
 def nuisance_not_tuned(evidence: StudyEvidence) -> Seen:
     """Playbook: optimiser settings are nuisances and are not to be fixed."""
     varied = [axis for axis in evidence.axes if axis.role == "scientific"]
-    varied = [a for a in varied if len(a.labels()) > 1 and not {"lr"} & last_keys(a)]
+    free = {"lr", *AMOUNT}  # to train on fewer photos is no choice that a rate could favour
+    varied = [a for a in varied if len(a.labels()) > 1 and not free & last_keys(a)]
     if not varied:
-        return unknown("no_such_axis", what="anything but lr")
+        return unknown("no_such_axis", what="anything but lr and the share of photos")
     if evidence.axes_of("lr"):
         return clear()
     stages = [stage for cell, _ in evidence.cells for stage in cell.recipe.stages]

@@ -147,8 +147,9 @@ class Finding:
         outcome: Whether it fires.
         severity: How bad it is where it fires: a `problem` makes the run's numbers worse or
             wrong, a `warning` may, a `note` is good to know.
-        numbers: What the outcome rests on; all placeholders of its texts are among them.
-        words: Of those numbers that are names or sentences, what the texts say in their place.
+        numbers: What the outcome rests on; all placeholders of its texts are among them or `words`.
+        words: Of those numbers that are names or sentences, what the texts say in their place; and
+            what is said only at times.
         place: Where it is seen, in a curve.
         title: One sentence with the numbers where it fires, else the check's label.
         cause: What is likely behind it; empty unless it fires, as are the two that follow.

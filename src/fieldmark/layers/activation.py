@@ -38,7 +38,8 @@ def signed_sqrt(x: Tensor, *, eps: float = SQRT_EPS, caffe_backward: bool = Fals
     networks met. This form is smooth, odd, equal to it to `eps / (2|x|)` relative, and its slope,
     at most `1 / sqrt(eps)`, is the true derivative of what forward computes.
 
-    Computed in float32 at least; what comes out has the type of x.
+    Computed in float32 at least; what comes out has the type of x. Of an infinite x it is infinite,
+    with a slope of nearly 0.
 
     Args:
         x: Any shape.
@@ -51,7 +52,8 @@ def signed_sqrt(x: Tensor, *, eps: float = SQRT_EPS, caffe_backward: bool = Fals
     if caffe_backward:
         root: Tensor = _CaffeSignedSqrt.apply(wide)
     else:
-        root = wide * (wide.abs() + eps).rsqrt()
+        size = wide.abs().clamp(max=torch.finfo(wide.dtype).max)  # inf * rsqrt(inf) would be nan
+        root = wide * (size + eps).rsqrt()
     return root.to(x.dtype)
 
 

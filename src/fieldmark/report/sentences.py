@@ -60,10 +60,13 @@ def verdict_sentence(verdict: Verdict, a: Said | str, b: Said | str) -> Said:
 
 def best_sentence(best: Best, settings: Mapping[str, Setting]) -> Said:
     """What `Best.describe` says of the best cell."""
+    name, measured = settings_words(settings), 100 * best.measured
+    if not best.owes_to_luck:
+        return said("best.plain", name=name, measured=measured)
     return said(
         "best.sentence",
-        name=settings_words(settings),
-        measured=100 * best.measured,
+        name=name,
+        measured=measured,
         expected=100 * best.expected,
         of=best.of,
         luck=100 * best.optimism,
@@ -121,15 +124,20 @@ def _gained(difference: float, metric: str) -> Said:
     return said("value.gained", points=100 * difference)
 
 
-def outdated_sentence(study: Study) -> list[Said]:
-    """Of finished runs that the study no longer asks for: why they don't count, and what to do."""
+def outdated_sentence(study: Study, *, mark: str = "`") -> list[Said]:
+    """Of finished runs that the study no longer asks for: why they don't count, and what to do.
+
+    Args:
+        study: It.
+        mark: Put around the command: on a page it makes code of it; a shell would run that.
+    """
     count = study.outdated()
     if not count:
         return []
     told = said("answer.outdated", runs=counted("count.runs", count))
     if study.plan().is_done:
         return [told]
-    return [told, said("answer.ask_again", command=study_command(study))]
+    return [told, said("answer.ask_again", command=f"{mark}{study_command(study)}{mark}")]
 
 
 def axis_answer(axis: str, effects: Sequence[Effect]) -> Said:

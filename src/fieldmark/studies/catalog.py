@@ -8,11 +8,13 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.studies.control import CONTROL, Order, newest
+from fieldmark.studies.lease import holder_of
 from fieldmark.studies.progress import Progress, run_progress, study_seconds_left
 from fieldmark.studies.run import MANIFEST, METRICS, RECIPE, Run
 from fieldmark.studies.study import JOURNAL, LEASES, State, Study
@@ -159,7 +161,7 @@ class Catalog:
         for place, study in self._places(".", None, DEEPEST):
             seen.add(place)
             is_run = place in self.runs or _is_own_file(self.folder / place / MANIFEST)
-            stamp = self._run_stamp(place) if is_run else _study_stamp(self.folder / place)
+            stamp = self._run_stamp(place) if is_run else self._study_stamp(place)
             if self._stamps.get(place) == stamp:
                 continue
             self._stamps[place] = stamp
@@ -221,6 +223,15 @@ class Catalog:
             return before
         return (*manifest, *_stamp(folder / METRICS, folder / CONTROL))
 
+    def _study_stamp(self, place: str) -> Stamp:
+        """Changes with its journals, with every lease and result, and as a holder of one dies."""
+        known, folder = self.studies.get(place), self.folder / place
+        leases = _inside(folder / LEASES)
+        stamp = _stamp(folder / JOURNAL, folder / CONTROL, *leases, *_inside(folder / CELLS))
+        if known is None or not known.count("running"):
+            return stamp
+        return (*stamp, sum(_is_held(lease) for lease in leases))
+
     def _folders(self, place: str) -> list[str]:
         """Names of the folders in one; listed anew only where an entry came or went."""
         folder = self.folder / place
@@ -252,10 +263,11 @@ def _is_own_file(path: Path) -> bool:
         return False
 
 
-def _study_stamp(folder: Path) -> Stamp:
-    """Changes with its journals, and with every lease and result."""
-    inner = [*_inside(folder / LEASES), *_inside(folder / CELLS)]
-    return _stamp(folder / JOURNAL, folder / CONTROL, *inner)
+def _is_held(lease: Path) -> bool:
+    """Whether one has it who is not known to be dead: whoever is killed writes nothing more."""
+    with suppress(OSError, ValueError):
+        return holder_of(lease.parent, lease.name) is not None
+    return False
 
 
 def _inside(folder: Path) -> list[Path]:

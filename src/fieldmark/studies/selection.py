@@ -37,8 +37,15 @@ class Best:
         """Top-1 to be expected on other photos, and of other seeds where cells have several."""
         return self.measured - self.optimism
 
+    @property
+    def owes_to_luck(self) -> bool:
+        """Whether any is left once it is rounded as people read it, to a tenth of a point."""
+        return f"{100 * self.optimism:.1f}" != "0.0"
+
     def describe(self, name: str = "The best cell") -> str:
         """One sentence."""
+        if not self.owes_to_luck:
+            return f"{name} measured {100 * self.measured:.1f} % top-1."
         return (
             f"{name} measured {100 * self.measured:.1f} % top-1; expect about "
             f"{100 * self.expected:.1f} %, since the best of {self.of} owes some "
