@@ -55,11 +55,20 @@ def verdict_sentence(verdict: Verdict, a: Said | str, b: Said | str) -> Said:
     else:
         key = "verdict.more" if points >= 0 else "verdict.fewer"
         what = said(key, a=a, b=b, points=abs(points))
+    if verdict.is_level:
+        what = said("verdict.same", a=a, b=b)
     return _judged(verdict, what)
 
 
 def best_sentence(best: Best, settings: Mapping[str, Setting]) -> Said:
     """What `Best.describe` says of the best cell."""
+    if best.is_no_luck:
+        return said(
+            "best.no_luck",
+            name=settings_words(settings),
+            measured=100 * best.measured,
+            of=best.of,
+        )
     return said(
         "best.sentence",
         name=settings_words(settings),

@@ -37,8 +37,18 @@ class Best:
         """Top-1 to be expected on other photos, and of other seeds where cells have several."""
         return self.measured - self.optimism
 
+    @property
+    def is_no_luck(self) -> bool:
+        """Whether luck's share would be told as 0.0 points."""
+        return f"{100 * self.optimism:.1f}" in {"0.0", "-0.0"}
+
     def describe(self, name: str = "The best cell") -> str:
         """One sentence."""
+        if self.is_no_luck:
+            return (
+                f"{name} measured {100 * self.measured:.1f} % top-1; as the best of {self.of} it "
+                "owes less than 0.1 points of that to luck."
+            )
         return (
             f"{name} measured {100 * self.measured:.1f} % top-1; expect about "
             f"{100 * self.expected:.1f} %, since the best of {self.of} owes some "
