@@ -28,6 +28,10 @@ def report(
     out = out or folder / "report.html"
     if out.suffix.lower() not in {".html", ".htm"}:
         raise SettingError(f"A page is an .html file, got `{out}`.")
+    if not out.parent.is_dir():
+        raise SettingError(
+            f"There is no folder `{out.parent}` for the page; make it, or give another --out."
+        )
     see_shown_run(console, folder, only_from_kept=True)
     page = page_of(folder)
     durable.replace(out, render(page, lang=lang).encode(errors="replace"))

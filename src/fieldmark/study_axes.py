@@ -13,8 +13,11 @@ from fieldmark.studies.table import cell_table, importance, marginals, score_gue
 BAR = 16  # characters, from the worst setting's mean to the best one's
 
 
-def axes_table(study: Study) -> Table | None:
-    """Each setting's mean over the other axes, and its best cell; None below two finished cells."""
+def axes_table(study: Study, *, bars: bool = True) -> Table | None:
+    """Each setting's mean over the other axes, and its best cell; None below two finished cells.
+
+    Where the screen is too narrow for words and bars, `bars` leaves these out.
+    """
     table = cell_table(study)
     if len(table.filter(pl.col("mean").is_not_null())) < 2:
         return None
@@ -30,13 +33,14 @@ def axes_table(study: Study) -> Table | None:
         shown.add_column(name)
     for name in ("mean", "best cell"):
         shown.add_column(name, justify="right")
-    shown.add_column("", no_wrap=True)
+    if bars:
+        shown.add_column("", no_wrap=True)
     for axis in sorted(means, key=lambda name: -shares.get(name, 0.0)):
         for number, row in enumerate(means[axis].iter_rows(named=True)):
             told = _told(axis, shares) if number == 0 else ""
             bar = _bar(row["mean"], min(known), max(known))
             numbers = (metric_text(study.design.metric, row[name]) for name in ("mean", "best"))
-            shown.add_row(told, setting_text(row[axis]), *numbers, bar)
+            shown.add_row(told, setting_text(row[axis]), *numbers, *([bar] if bars else []))
         shown.add_section()
     return shown
 

@@ -81,7 +81,7 @@ def show(console: Console, study: Study, how: Format) -> None:
     names = [axis.name for axis in file.axes]
     if len(names) == 2 and len(rows) > 3 and any(row["seeds"] for row in rows):
         console.print(_heat_map(study, names, rows))
-    if table := axes_table(study):
+    if table := axes_table(study, bars=console.width >= 64):
         console.print(table)
     for told in (*importance_sentence(study), *guess_sentence(study), *sentences(study, cells)):
         tell(console, told)

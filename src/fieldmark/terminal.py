@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,6 +24,7 @@ Format = Literal["table", "json", "csv"]
 
 console = Console()
 errors = Console(stderr=True)
+LONG_WORD = 10  # letters; a longer one, such as a path, may be broken in a table
 _NUMBER = re.compile(r"[-–]|[-+]?[\d,.]+(e[-+]?\d+)?( ?%)?")
 
 
@@ -177,7 +179,10 @@ def tell(console: Console, sentence: str) -> None:
 def listing(
     console: Console, rows: Sequence[Mapping[str, object]], *, title: str, how: Format
 ) -> None:
-    """Print rows as a table for people, or as JSON or CSV for programs."""
+    """Print rows for people, or as JSON or CSV for programs.
+
+    People get a table; where the screen is too narrow for its words, a block of lines for each row.
+    """
     if how == "json":
         console.out(json.dumps(list(rows), ensure_ascii=False, indent=2), highlight=False)
     elif how == "csv":
@@ -187,13 +192,42 @@ def listing(
         writer.writerows(rows)
         console.out(stream.getvalue().rstrip("\r\n"), highlight=False)
     else:
-        table = Table()
-        for column in rows[0] if rows else []:
-            shown = [str(row.get(column, "")) for row in rows]
-            number = all(_NUMBER.fullmatch(value) for value in shown)
-            table.add_column(column, justify="right" if number else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(str(value) for value in row.values()))
+        columns = {
+            column: [str(row.get(column, "")) for row in rows]
+            for column in (rows[0] if rows else [])
+        }
         if title:
             tell(console, title)
-        console.print(table)
+        if sum(_least(*column) + 3 for column in columns.items()) < console.width:
+            console.print(_as_table(columns))
+        else:
+            _print_blocks(console, columns)
+
+
+def _least(name: str, shown: Sequence[str]) -> int:
+    """Width of a column that breaks only what is longer than `LONG_WORD`."""
+    words = [word for text in (name, *shown) for word in text.split()]
+    return min(LONG_WORD, max((cell_len(word) for word in words), default=1))
+
+
+def _as_table(columns: Mapping[str, Sequence[str]]) -> Table:
+    table = Table()
+    for name, shown in columns.items():
+        number = all(_NUMBER.fullmatch(value) for value in shown)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _print_blocks(console: Console, columns: Mapping[str, Sequence[str]]) -> None:
+    """A line for each value that is there, a blank line between rows."""
+    for row in zip(*columns.values(), strict=True):
+        block = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        block.add_column(no_wrap=True)
+        block.add_column(overflow="fold")
+        for name, value in zip(columns, row, strict=True):
+            if value:
+                block.add_row(name, value)
+        console.print(block)
+        console.print()

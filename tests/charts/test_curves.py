@@ -1,19 +1,22 @@
 """The figures behind a chart are known exactly; the picture is only looked at for signs of life."""
 
 import math
+import re
 
 import numpy as np
 import polars as pl
 import pytest
+import vl_convert
 from PIL import Image
 from polars.testing import assert_frame_equal
 
 from fieldmark.charts import curves
 from fieldmark.charts.curves import Mark, curves_data
-from fieldmark.charts.curves_drawing import training_chart
+from fieldmark.charts.curves_drawing import curves_chart, training_chart
 from fieldmark.charts.look import THEMES
 from fieldmark.charts.picture import save_chart
 from fieldmark.errors import SettingError
+from fieldmark.language import Words
 from fieldmark.studies.run import Run, RunWriter
 
 
@@ -169,3 +172,23 @@ def test_what_was_judged_out_of_fold_stands_for_val(tmp_path):
     records = [(n, None, "head", {"out_of_fold/loss": 2.0 - n}) for n in range(2)]
     data = curves_data(make_run(tmp_path / "run", records))
     assert data.curves.select("split", "value").rows() == [("val", 2.0), ("val", 1.0)]
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 5, 7, 40])
+def test_steps_are_whole_and_none_is_named_twice(tmp_path, last):
+    """A stage of two steps had ticks at 4, 4.5, 5, …, told as 4, 5, 5, 6, 6."""
+    stage = {"step": (0, last), "metrics": {"val/loss": 2.0, "val/top1": 0.5}}
+    records = [(step, None, "head", stage["metrics"]) for step in stage["step"]]
+    data = curves_data(make_run(tmp_path / "run", records), "top1")  # its values are per cent
+    svg = vl_convert.vegalite_to_svg(curves_chart(data, Words("en")).to_dict())
+    named = re.findall(r">(\d+)</text>", svg)
+    assert len(set(named)) == len(named) > 1
+
+
+def test_a_huge_loss_is_told_in_powers_of_ten(tmp_path):
+    run = make_run(tmp_path / "run", [(0, 0.0, "head", {"val/loss": 8.19e8, "val/top1": 0.1})])
+    data = curves_data(run, "loss")
+    assert data.shown(8.1912e8) == "8.19e+08"
+    assert data.shown(9999.5) == "9999.50"
+    svg = vl_convert.vegalite_to_svg(curves_chart(data, Words("en")).to_dict())
+    assert "00000" not in re.sub(r"<[^>]*>", " ", svg)

@@ -1,10 +1,12 @@
 """One picture of each kind, light and dark, whatever the names in it; drawn without a browser."""
 
 import io
+import re
 
 import altair as alt
 import numpy as np
 import pytest
+import vl_convert
 from altair.utils.schemapi import validate_jsonschema
 from PIL import Image
 
@@ -120,3 +122,12 @@ def test_a_bird_in_chinese_shows():
 def test_other_formats_are_refused(tmp_path):
     with pytest.raises(SettingError, match=r"saved as `.png` or `.svg`, got `.*x.pdf`"):
         save_chart({}, tmp_path / "x.pdf")
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 14])
+def test_mistakes_are_counted_in_whole_numbers(most):
+    data = pairs_data([("owl", "kite", most - 1, 1), ("owl", "wren", 1, 0)])
+    svg = vl_convert.vegalite_to_svg(draw(data, Words("en")))
+    counts = re.findall(r">(\d+)</text>", svg)
+    assert counts[0] == "0"
+    assert len(set(counts)) == len(counts) > 1

@@ -129,11 +129,12 @@ def pairs_chart(data: PairsData, say: Words) -> Any:
             dtype=pl.String,
         )
     )
+    most = max(data.rows.group_by("pair").agg(pl.col("count").sum())["count"], default=1)
     base = alt.Chart(rows.filter(pl.col("count") > 0)).encode(
         x=alt.X(
             "count:Q",
             title=say("charts.mistakes"),
-            axis=alt.Axis(tickMinStep=1, format="d", tickCount=5),
+            axis=alt.Axis(format="d", tickCount=max(1, min(5, most))),  # no "1, 1, 2, 2"
         ),
         y=alt.Y(
             "pair:N",

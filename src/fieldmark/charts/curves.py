@@ -197,4 +197,6 @@ def _spread(values: Sequence[float], gap: float, floor: float) -> list[float]:
 def _shown(metric: Metric, value: float) -> str:
     if metric == "top1":
         return f"{value:.1%}"
+    if value >= 10_000:
+        return f"{value:.3g}"
     return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"

@@ -21,6 +21,7 @@ WIDTH, NARROWEST, AXIS_WIDTH = 290, 76, 34  # pixels of a panel, a stage in it, 
 HEIGHT, LR_HEIGHT, SPACING = 170, 36, 10
 FULL_HEIGHT = HEIGHT + LR_HEIGHT + SPACING + 5  # so that both panels end at the same height
 LR_SPAN = 1000  # a cosine ends at zero; its last decades say nothing
+HUGE = 10_000  # a loss from which on powers of ten are read more easily
 MOST_POINTS = 300  # of a curve in a stage that are drawn
 
 # altair's own types are narrower than what it takes, hence the Any
@@ -176,7 +177,12 @@ def _text(
 def _x(stage: dict[str, Any], say: Words, *, labels: bool) -> alt.X:
     domain = [stage["first_step"], max(stage["last_step"], stage["first_step"] + 1)]
     axis = alt.Axis(
-        tickCount=4, format=",d", labelFlush=True, labelOverlap=True, labels=labels, ticks=labels
+        tickCount=min(4, domain[1] - domain[0]),  # Vega ignores tickMinStep where it has a count
+        format=",d",
+        labelFlush=True,
+        labelOverlap=True,
+        labels=labels,
+        ticks=labels,
     )
     title = say("charts.step") if labels and stage["stage_index"] == 0 else None
     return alt.X("step:Q", scale=alt.Scale(domain=domain, nice=False), axis=axis, title=title)
@@ -184,7 +190,8 @@ def _x(stage: dict[str, Any], say: Words, *, labels: bool) -> alt.X:
 
 def _y(data: CurvesData, stage: dict[str, Any], field: str) -> alt.Y:
     scale = alt.Scale(domain=list(data.domain), nice=False)
-    axis = _y_axis(stage, format="%" if data.metric == "top1" else "~f", tickCount=5)
+    shape = "%" if data.metric == "top1" else "~f" if data.domain[1] < HUGE else "~g"
+    axis = _y_axis(stage, format=shape, tickCount=5)
     return alt.Y(f"{field}:Q", scale=scale, axis=axis, title=None)
 
 

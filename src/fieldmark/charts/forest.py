@@ -58,7 +58,7 @@ def forest_chart(data: ForestData, say: Words) -> Any:
     colour = alt.Color(
         "word:N",
         scale=alt.Scale(domain=list(words.values()), range=list(ANSWERS.values())),
-        legend=alt.Legend(title=None, columns=2, symbolType="circle", symbolStrokeWidth=0),
+        legend=alt.Legend(title=None, symbolType="circle", symbolStrokeWidth=0),
     )
     tooltip = [
         alt.Tooltip("label:N", title=say("charts.difference")),

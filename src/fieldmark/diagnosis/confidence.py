@@ -58,8 +58,8 @@ def overconfident(stage: StageEvidence) -> Seen:
     "calibration error",
     "nat",
     label="Probabilities worse than a guess",
-    title="Top-1 on {split} is {top1:.1%}, but its loss is {loss:.2f} nats, and guessing at "
-    "random costs {guessing:.2f}: where the model is wrong, it is certain.",
+    title="Top-1 on {split} is {top1:.1%}, but its loss is {loss:.3g} nats, and guessing at "
+    "random costs {guessing:.3g}: where the model is wrong, it is certain.",
     cause="Logits have grown far too large: lr too high, or trained on for too long without decay.",
     advice="Lower lr or train for less if probabilities matter; label smoothing and some weight "
     "decay keep logits small. The order of the classes may be fine as it is.",

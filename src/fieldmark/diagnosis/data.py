@@ -29,8 +29,8 @@ GIVEN = re.compile(r"; ((?:mean|std)(?:, \w+)*) as given$")
     "split",
     "top-1",
     label="Copies of photos in train and val",
-    title="{exact} photos are byte for byte, and {near} nearly, in more than one part of the "
-    "split: {share:.0%} of {val} val photos.",
+    title="Photos stand in more than one part of the split, {exact} byte for byte and {near} "
+    "nearly: {share:.0%} of {val} val photos.",
     cause="The same photo was collected twice, or photos of one scene were dealt to both parts.",
     advice="Give photos that belong together one group (`data.group`, `data.group_pattern`), or "
     "exclude the copies by `data.corrections`; val is too good until then.",

@@ -102,7 +102,7 @@ diverged_early = check(
     "lr",
     "warm-up",
     label="Loss that blows up at the start",
-    title="In stage {stage} `{key}` goes from {start:.2f} to {worst} nats at step {step}, "
+    title="In stage {stage} `{key}` goes from {start:.3g} to {worst} nats at step {step}, "
     "at lr {lr:.3g}, and does not recover.",
     cause="The first steps are too long for weights that have not settled.",
     advice="Give the stage a warm-up of 10 % or a lower lr, a third to a tenth of {lr:.3g}.",
@@ -117,7 +117,7 @@ diverged_midway = check(
     "lr",
     "step",
     label="Loss that blows up midway",
-    title="In stage {stage} `{key}` goes from {start:.2f} to {worst} nats at step {step}, "
+    title="In stage {stage} `{key}` goes from {start:.3g} to {worst} nats at step {step}, "
     "at lr {lr:.3g}, and does not recover.",
     cause="Single batches make gradients far longer than usual.",
     advice="Clip gradients: `clip_norm: {clip:.2g}`, about the length nine in ten stay below. If "
@@ -133,7 +133,7 @@ loss_spikes = check(
     "lr",
     "step",
     label="Loss that spikes and recovers",
-    title="In stage {stage} `{key}`, {start:.2f} nats at first, jumps to {worst} at step {step} "
+    title="In stage {stage} `{key}`, {start:.3g} nats at first, jumps to {worst} at step {step} "
     "at lr {lr:.3g}, and recovers.",
     cause="Steps are too long for a while; what was learned before is lost each time.",
     advice="Lower lr to a third, give it a warm-up, or clip gradients: `clip_norm: {clip:.2g}`.",

@@ -97,12 +97,12 @@ def lr_too_low(stage: StageEvidence) -> Seen:
     "lr",
     "running loss",
     label="Learning rate too high",
-    title="In stage {stage} the running loss begins at {start:.2f} nats, goes up to {peak:.2f} and "
-    "moves around {level:.2f}, by {jitter:.2f}, while lr is high (lr {lr:g}).",
+    title="In stage {stage} the running loss begins at {start:.3g} nats, goes up to {peak:.3g} and "
+    "moves around {level:.3g}, by {jitter:.3g}, while lr is high (lr {lr:g}).",
     cause="The learning rate is too high: steps jump over what they should reach.",
     advice="Lower lr to {lower:g}, then again, or let it rise by a warm-up and fall earlier.",
     refuted_by="At a third of the rate loss and val are no better.",
-    otherwise="the running loss goes from {start:.2f} to {end:.2f} nats, at most {peak:.2f} on "
+    otherwise="the running loss goes from {start:.3g} to {end:.3g} nats, at most {peak:.3g} on "
     "its way",
 )
 @any_stage

@@ -96,6 +96,8 @@ def study_page(study: Study, *, may_show: MayShow | None = None) -> Page:
         Fact(said("fact.runs"), said("value.of", done=plan.done, all=plan.runs)),
         Fact(said("fact.judged_by"), metric_words(study.design.metric)),
     ]
+    if failed := sum(found.failed for _, found in cells.summaries):
+        facts.insert(2, Fact(said("fact.failed"), f"{failed:,}"))
     if cells.photos:
         facts.append(Fact(said("fact.photos"), f"{cells.photos:,}"))
     seconds = sum(found.seconds for _, found in cells.summaries)

@@ -28,17 +28,24 @@ def run_answer(run: Run) -> list[Said]:
     """What the run came to, in one sentence."""
     if run.status == "failed":
         return [said("answer.failed", reason=run.reason or "")]
-    for split in (OUT_OF_FOLD, "val"):
+    for split in (OUT_OF_FOLD, "val", "test"):
         _, values = run.series(f"{split}/top1")
         if len(values):
             break
     else:
-        return [said("answer.nothing_yet")]
+        return [_answer_without_val(run)]
     value, photos = float(values[-1]), photos_of(run, split)
     low, high = wilson_interval(value, photos) if photos else (value, value)
     key = "answer.run" if run.status == "finished" else "answer.run_so_far"
     told = [said(key, split=said(f"split.{split}"), value=value, low=low, high=high, photos=photos)]
     return [*told, *_by_stage(run, split)]
+
+
+def _answer_without_val(run: Run) -> Said:
+    _, values = run.series("minitrain/top1")
+    if photos_of(run, "val") or not len(values):
+        return said("answer.nothing_yet")
+    return said("answer.no_val", value=float(values[-1]))
 
 
 def photos_of(run: Run, split: str) -> int:
@@ -69,8 +76,9 @@ def curves_section(run: Run, marks: Sequence[Mark] = (), before: str = "") -> Cu
     figures = []
     for metric in recorded(run):
         data = curves_data(run, metric, marks)
-        value = data.shown(data.best[2]) if data.best else ""
-        told = said(f"told.{metric}", value=value, step=data.best[1] if data.best else 0)
+        told = said(f"told.{metric}_without_val")
+        if data.best:
+            told = said(f"told.{metric}", value=data.shown(data.best[2]), step=data.best[1])
         figures.append(Figure(f"{before}{metric}", data, told))
     return Curves(figures) if figures else None
 

@@ -55,6 +55,8 @@ def verdict_sentence(verdict: Verdict, a: Said | str, b: Said | str) -> Said:
     else:
         key = "verdict.more" if points >= 0 else "verdict.fewer"
         what = said(key, a=a, b=b, points=abs(points))
+    if verdict.is_level:
+        what = said("verdict.same", a=a, b=b)
     return _judged(verdict, what)
 
 

@@ -93,7 +93,7 @@ def glow(shares: NDArray[Any]) -> bytes:
     pixels = np.zeros((*shares.shape, 4), np.uint8)
     pixels[..., :3] = _GLOW
     if most > 0:
-        pixels[..., 3] = np.rint(_STRONGEST * strength / most)
+        pixels[..., 3] = np.rint(_STRONGEST * (strength / most))  # most may be the largest there is
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -40,7 +40,7 @@ class Best:
     @property
     def owes_to_luck(self) -> bool:
         """Whether any is left once it is rounded as people read it, to a tenth of a point."""
-        return f"{100 * self.optimism:.1f}" != "0.0"
+        return f"{100 * self.optimism:.1f}" not in {"0.0", "-0.0"}
 
     def describe(self, name: str = "The best cell") -> str:
         """One sentence."""

@@ -77,6 +77,11 @@ class Verdict:
         """Whether p alone, exact or corrected, keeps it from being real: the interval would not."""
         return self.answer == "cannot tell" and not self.low <= 0 <= self.high
 
+    @property
+    def is_level(self) -> bool:
+        """Whether a difference that is no noise would be told as 0.0 points."""
+        return self.answer != "noise" and f"{abs(100 * self.difference):.1f}" == "0.0"
+
     def describe(self, a: str = "A", b: str = "B") -> str:
         """One sentence in plain words; differences in points, per cent of the photos."""
         points = 100 * self.difference
@@ -87,6 +92,8 @@ class Verdict:
         if self.answer == "noise":
             care = f"{100 * self.care:g} {'point' if self.care == 0.01 else 'points'}"
             what = f"{b} and {a} differ by less than {care}, {points:+.1f} seen"
+        if self.is_level:
+            what = f"{b} and {a} name equally many photos rightly, to 0.1 points"
         return self.sentence(what)
 
     def sentence(self, what: str) -> str:

@@ -12,6 +12,7 @@
       spec.width = Math.max(spec.usermeta?.narrowest ?? 240, Math.min(plot.clientWidth, 960));
       spec.autosize = { type: "fit-x", contains: "padding" };
     }
+    if (plot.clientWidth < 480) spec.config.legend.columns = 1; // else its end is cut off
     const options = {
       ast: true, // no eval: the page's policy forbids it
       actions: false,
