@@ -29,6 +29,12 @@ from fieldmark.studies.verdict import Verdict
 NAMES = ["鳥", "Öhreule", "<script>alert(1)</script>", "a" * 300, "ציפור", "back\\slash 'n' \"q\""]
 
 
+def test_a_chart_drawn_by_itself_has_the_look_of_the_house():
+    plain = alt.Chart(alt.InlineData([{"a": 1}])).mark_point().encode(x="a:Q").to_dict()
+    assert "config" in plain
+    assert themed(plain, "light")["config"]["axis"]["titleAnchor"] == "start"
+
+
 AMOUNTS = [(0.25, 0.4, 0.3, 0.5), (0.5, 0.5, 0.4, 0.6), (1, 0.55, 0.5, 0.6)]
 
 

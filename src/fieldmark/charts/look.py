@@ -103,7 +103,7 @@ CONFIG: dict[str, Any] = {
 def themed(spec: dict[str, Any], theme: Theme) -> dict[str, Any]:
     """A drawing with its colours filled in, on the theme's paper."""
     colours = THEMES[theme]
-    text = json.dumps({"config": CONFIG, **spec})
+    text = json.dumps({**spec, "config": CONFIG})  # altair puts a look of its own into each
     text = re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], text)
     filled: dict[str, Any] = json.loads(text)
     return filled | {"background": colours["paper"], "padding": 12}
