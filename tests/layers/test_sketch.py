@@ -318,3 +318,14 @@ def test_torchs_defaults_do_not_reach_a_sketch():
     finally:
         torch.use_deterministic_algorithms(False)
     assert relative_error(got, want) < 1e-12
+
+
+def test_tables_of_routes_that_are_never_taken_are_not_built():
+    """A table of pairs of 2,048 channels is 75 MB and a sort."""
+    for sketch, tables in (
+        (TensorSketch(32, 50), {"_signs"}),
+        (TensorSketch(32, 20), set()),  # fewer bins than channels: the spectrum
+        (TensorSketch(32, 20, route="gram"), {"_pairs"}),
+        (TensorSketch(32, 50, route="bags"), {"_pairs"}),
+    ):
+        assert {"_signs", "_pairs"} & set(vars(sketch)) == tables

@@ -17,6 +17,7 @@ Metric = Literal["loss", "top1"]
 
 METRICS: tuple[Metric, ...] = ("loss", "top1")
 SMOOTHING = 15  # a running mean over a fifteenth of its stage's records
+HUGE = 10_000  # a loss from which on powers of ten are read more easily
 LABEL_GAP = 0.075  # of the panel's height, so that labels do not overlap
 
 
@@ -197,6 +198,6 @@ def _spread(values: Sequence[float], gap: float, floor: float) -> list[float]:
 def _shown(metric: Metric, value: float) -> str:
     if metric == "top1":
         return f"{value:.1%}"
-    if value >= 10_000:
+    if value >= HUGE:
         return f"{value:.3g}"
     return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"

@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from fieldmark.charts.curves import METRICS, CurvesData, curves_data, recorded
+from fieldmark.charts.curves import HUGE, METRICS, CurvesData, curves_data, recorded
 from fieldmark.charts.look import COLOURS, FAINT, INK, PANES, PAPER
 from fieldmark.language import Words, counted
 from fieldmark.studies.run import Run
@@ -21,7 +21,6 @@ WIDTH, NARROWEST, AXIS_WIDTH = 290, 76, 34  # pixels of a panel, a stage in it, 
 HEIGHT, LR_HEIGHT, SPACING = 170, 36, 10
 FULL_HEIGHT = HEIGHT + LR_HEIGHT + SPACING + 5  # so that both panels end at the same height
 LR_SPAN = 1000  # a cosine ends at zero; its last decades say nothing
-HUGE = 10_000  # a loss from which on powers of ten are read more easily
 MOST_POINTS = 300  # of a curve in a stage that are drawn
 
 # altair's own types are narrower than what it takes, hence the Any

@@ -72,10 +72,8 @@ def _may_be(evidence: StudyEvidence, axis: Axis, side: str) -> bool:
     A level counts from the first if it is 0 or more, from the last if it is less: 0 is not beyond
     -1, but the other end.
     """
-    at, further = (
-        evidence.settings(axis)[0 if side == "low" else -1],
-        _further(evidence, axis, side),
-    )
+    at = evidence.settings(axis)[0 if side == "low" else -1]
+    further = _further(evidence, axis, side)
     if axis in evidence.axes_of("level") and (at < 0) != (further < 0):
         return False
     point = evidence.finished[0][0].points[0]

@@ -118,10 +118,14 @@ class TensorSketch(nn.Module):
         self._first = CountSketch.build(*hash1, self.sketch_dim)
         self._second = CountSketch.build(*hash2, self.sketch_dim)
         signs = self.sign_hash1[:, None] * self.sign_hash2  # (C1, C2)
-        if self.route == "bags" or signs.is_cuda or not self._in_rows:
+        always_spectrum = self.route == "spectrum" or (
+            self.route is None and self.sketch_dim < len(self.index_hash2)
+        )
+        scattered = not self._in_rows and not always_spectrum
+        if signs.is_cuda or self.route == "bags" or scattered:
             bins = (self.index_hash1[:, None] + self.index_hash2) % self.sketch_dim
             self._pairs = CountSketch.build(bins.flatten(), signs.flatten(), self.sketch_dim)
-        if self._in_rows:
+        elif self._in_rows:
             self._signs = signs.float()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -10,7 +10,7 @@ from fieldmark.errors import SettingError
 from fieldmark.studies.answers import check_same_photos
 from fieldmark.studies.effects import AnsweredCell, study_spread
 from fieldmark.studies.spread import LEVEL, SeedSpread, estimate
-from fieldmark.studies.verdict import CARE, Verdict, judge
+from fieldmark.studies.verdict import CARE, Verdict, is_no_point, judge
 
 WORTH_SAVING = 0.1  # of the best cell's cost: times of one machine differ by less without a reason
 _DRAWS = 4000  # the optimism's own error is then 1/50 of a cell's standard error
@@ -40,7 +40,7 @@ class Best:
     @property
     def owes_to_luck(self) -> bool:
         """Whether any is left once it is rounded as people read it, to a tenth of a point."""
-        return f"{100 * self.optimism:.1f}" not in {"0.0", "-0.0"}
+        return not is_no_point(self.optimism)
 
     def describe(self, name: str = "The best cell") -> str:
         """One sentence."""

@@ -80,7 +80,7 @@ class Verdict:
     @property
     def is_level(self) -> bool:
         """Whether a difference that is no noise would be told as 0.0 points."""
-        return self.answer != "noise" and f"{abs(100 * self.difference):.1f}" == "0.0"
+        return self.answer != "noise" and is_no_point(self.difference)
 
     def describe(self, a: str = "A", b: str = "B") -> str:
         """One sentence in plain words; differences in points, per cent of the photos."""
@@ -122,6 +122,11 @@ class Verdict:
             "one seed": ", for this seed only",
             "recipes": "",
         }[self.about]
+
+
+def is_no_point(share: float) -> bool:
+    """Whether a share of the photos would be told as 0.0 points."""
+    return f"{abs(100 * share):.1f}" == "0.0"
 
 
 def judge(
